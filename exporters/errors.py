@@ -1,0 +1,48 @@
+"""Errors raised by the exporters; catch `ExportError` for all of them.
+
+ExportError
+├── CaptureError         a network that `torch.export` cannot turn into one graph (also a ValueError)
+├── ConversionError      a graph that a runtime's converter refuses (also a RuntimeError)
+├── ParityError          an exported network that does not compute what PyTorch computes (also a ValueError)
+├── ArtifactError        an exported file or manifest that is missing, damaged or of another schema (also a ValueError)
+├── PathError            a target that cannot be written (also an OSError)
+├── InputError           arrays that do not fit the inputs of a session (also a ValueError)
+├── PlatformError        a runtime that does not run on this operating system (also a RuntimeError)
+└── MissingRuntimeError  a runtime that is not installed (also an ImportError)
+"""
+
+
+class ExportError(Exception):
+    """Base of every error that the exporters raise on purpose."""
+
+
+class CaptureError(ExportError, ValueError):
+    """A network that `torch.export` cannot turn into one graph."""
+
+
+class ConversionError(ExportError, RuntimeError):
+    """A graph that a runtime's converter refuses."""
+
+
+class ParityError(ExportError, ValueError):
+    """An exported network that does not compute what PyTorch computes."""
+
+
+class ArtifactError(ExportError, ValueError):
+    """An exported file or manifest that is missing, damaged or of another schema."""
+
+
+class PathError(ExportError, OSError):
+    """A target that cannot be written."""
+
+
+class InputError(ExportError, ValueError):
+    """Arrays that do not fit the inputs of a session."""
+
+
+class PlatformError(ExportError, RuntimeError):
+    """A runtime that does not run on this operating system."""
+
+
+class MissingRuntimeError(ExportError, ImportError):
+    """A runtime that is not installed; the message names the extra."""
