@@ -1,0 +1,234 @@
+"""Where a tensor is read in a model, and what one forward call of the model showed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+from torch import Tensor, nn
+
+from lightning_kd._checks import check_choice, nearest
+from lightning_kd.errors import TapError
+from lightning_kd.layout import AXES, Axes, Layout, LayoutHints, detect_layout
+
+
+@dataclass(frozen=True, slots=True)
+class Tap:
+    """A place in a model where a tensor is read.
+
+    Attributes:
+        path: Dotted path of a module inside the model, ``""`` for the model itself. The wrapper that
+            ``torch.compile`` puts around a module is not spelled.
+        at: ``"output"`` of the module, or its ``"input"``.
+        axes: Layout of the tensor, see `lightning_kd.layout`; ``None`` detects it.
+        prefix_tokens: Class, distillation and register tokens before the patches; ``None`` asks the model.
+        grid: Height and width of the patch grid of a non-square image; ``None`` works it out.
+        select: Which tensor of a tuple (index) or mapping (key); ``None`` takes the only or first one.
+        call: Which of several calls when the module runs more than once in a forward pass.
+
+    Raises:
+        ValueError: If ``at`` or ``axes`` is unknown, or ``prefix_tokens`` is negative.
+
+    Example:
+        >>> Tap("blocks.11", prefix_tokens=1)
+        Tap(path='blocks.11', at='output', axes=None, prefix_tokens=1, grid=None, select=None, call=None)
+    """
+
+    path: str
+    at: Literal["output", "input"] = "output"
+    axes: Axes | None = None
+    prefix_tokens: int | None = None
+    grid: tuple[int, int] | None = None
+    select: int | str | None = None
+    call: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if not isinstance(self.path, str):
+            raise TypeError(f"`path` must be the dotted path of a module, got {self.path!r}.")
+        check_choice("at", self.at, ("output", "input"))
+        if self.axes is not None:
+            check_choice("axes", self.axes, AXES)
+        if self.prefix_tokens is not None and self.prefix_tokens < 0:
+            raise ValueError(f"`prefix_tokens` must not be negative, got {self.prefix_tokens}.")
+
+    @classmethod
+    def of(cls, place: "Tap | str") -> "Tap":
+        """Return ``place`` itself, or a tap on the output of the module with that path."""
+        return place if isinstance(place, Tap) else cls(place)
+
+    def layout(self, shape: Sequence[int], hints: LayoutHints) -> Layout:
+        """Layout of the tapped tensor: as far as declared here, else detected.
+
+        Args:
+            shape: Shape of the tapped tensor.
+            hints: What the model and its input say.
+
+        Returns:
+            The layout.
+
+        Raises:
+            LayoutError: If the layout can be told neither from the tap nor from the shape.
+        """
+        if self.axes not in (None, "NLD"):
+            return Layout(self.axes)
+        if self.prefix_tokens is None and self.grid is None and self.axes is None:
+            return detect_layout(tuple(shape), hints)
+        prefix = hints.prefix_tokens if self.prefix_tokens is None else self.prefix_tokens
+        if self.grid is not None or hints.image_size is None:
+            return Layout("NLD", prefix_tokens=prefix, grid=self.grid)
+        tokens_only = LayoutHints(image_size=hints.image_size)
+        grid = detect_layout((shape[0], shape[1] - prefix, shape[2]), tokens_only).grid
+        return Layout("NLD", prefix_tokens=prefix, grid=grid)
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Arguments of one forward call.
+
+    Attributes:
+        args: Positional arguments.
+        kwargs: Keyword arguments.
+    """
+
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, value: Any) -> Self:
+        """Read ``value`` as arguments: a tuple positionally, a mapping by keyword, anything else as the only one."""
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, tuple):
+            return cls(value)
+        return cls(kwargs=dict(value)) if isinstance(value, Mapping) else cls((value,))
+
+    def tensors(self) -> list[Tensor]:
+        """Every tensor among the arguments, in order."""
+        return [value for value in (*self.args, *self.kwargs.values()) if isinstance(value, Tensor)]
+
+
+@dataclass(slots=True)
+class Observation:
+    """What one forward call of a model showed.
+
+    Attributes:
+        inputs: Its arguments.
+        output: What it returned.
+        features: Tensor read at each tap.
+    """
+
+    inputs: Inputs
+    output: Any = None
+    features: dict[Tap, Tensor] = field(default_factory=dict)
+
+
+def pick_tensor(value: Any, select: int | str | None, where: str) -> Tensor:
+    """Choose one tensor out of what a module returned.
+
+    Args:
+        value: A tensor, a sequence or a mapping (transformers' ``ModelOutput`` is one).
+        select: Index or key; ``None`` takes the tensor itself, the first of a sequence, or ``"logits"`` of a mapping.
+        where: What is being read, for the message.
+
+    Returns:
+        The tensor.
+
+    Raises:
+        TapError: If there is no such tensor; the message lists what there is.
+
+    Example:
+        >>> import torch
+        >>> pick_tensor({"logits": torch.ones(1), "loss": None}, None, "the output")
+        tensor([1.])
+    """
+    if isinstance(value, Tensor) and select is None:
+        return value
+    if isinstance(value, Mapping):
+        key = "logits" if select is None else select
+        if isinstance(value.get(key), Tensor):
+            chosen: Tensor = value[key]
+            return chosen
+        raise TapError(f"{where} is a mapping without a tensor {key!r}: choose a key with select=, of {list(value)}.")
+    if isinstance(value, Sequence) and not isinstance(value, str) and not isinstance(select, str):
+        index = 0 if select is None else select
+        if -len(value) <= index < len(value) and isinstance(value[index], Tensor):
+            picked: Tensor = value[index]
+            return picked
+    raise TapError(f"{where} holds no tensor at select={select!r}: it is {_describe(value)}.")
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return f"a {type(value).__name__} of {[type(item).__name__ for item in value]}"
+    return f"of type {type(value).__name__}"
+
+
+def module_paths(model: nn.Module) -> dict[str, nn.Module]:
+    """Every module under ``model`` by dotted path; a compiled module stands for what it wraps.
+
+    Args:
+        model: Any module.
+
+    Returns:
+        Path to module, ``""`` for the model itself, in registration order.
+    """
+    paths: dict[str, nn.Module] = {}
+    for path, module in model.named_modules():
+        paths.setdefault(".".join(name for name in path.split(".") if name != "_orig_mod"), module)
+    return paths
+
+
+def resolve_module(model: nn.Module, path: str, name: str = "model") -> nn.Module:
+    """Find the module at ``path``.
+
+    Args:
+        model: Where to look.
+        path: Dotted path, ``""`` for ``model`` itself.
+        name: What ``model`` is called in the message.
+
+    Returns:
+        The module.
+
+    Raises:
+        TapError: If there is none; the message lists the nearest paths.
+
+    Example:
+        >>> import torch
+        >>> resolve_module(torch.nn.Sequential(torch.nn.ReLU()), "O", "student")
+        Traceback (most recent call last):
+        lightning_kd.errors.TapError: `O` names no module of the student (Sequential); nearest: '0'.
+    """
+    paths = module_paths(model)
+    if path in paths:
+        return paths[path]
+    known = [candidate for candidate in paths if candidate]
+    found = ", ".join(repr(candidate) for candidate in nearest(path, known)) or "it has no submodules"
+    raise TapError(f"`{path}` names no module of the {name} ({type(model).__name__}); nearest: {found}.")
+
+
+def layout_hints(model: nn.Module, path: str, inputs: Inputs) -> LayoutHints:
+    """Collect what a model says about the features below it.
+
+    timm's models declare ``num_prefix_tokens`` and ``output_fmt``; the innermost module on the way to ``path`` that
+    declares one is believed.
+
+    Args:
+        model: The model.
+        path: Path of the tapped module.
+        inputs: Arguments of a forward call; the first four-dimensional tensor is the image, channels first.
+
+    Returns:
+        The hints.
+    """
+    names = path.split(".") if path else []
+    owners = [resolve_module(model, ".".join(names[:depth])) for depth in range(len(names) + 1)]
+    images = [tensor for tensor in inputs.tensors() if tensor.ndim == 4]
+    prefixes = [
+        owner.num_prefix_tokens for owner in owners if isinstance(getattr(owner, "num_prefix_tokens", None), int)
+    ]
+    formats = [str(owner.output_fmt) for owner in owners if getattr(owner, "output_fmt", None) is not None]
+    return LayoutHints(
+        prefix_tokens=prefixes[-1] if prefixes else 0,
+        channels_last=any(text.endswith("NHWC") for text in formats[-1:]),
+        image_size=(images[0].shape[2], images[0].shape[3]) if images else None,
+    )
