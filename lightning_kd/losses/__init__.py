@@ -1,0 +1,28 @@
+"""Losses as pure functions of tensors, each with a thin module that stores its options."""
+
+from lightning_kd.losses.cka import CKALoss, MinibatchCKA, cka, cka_loss
+from lightning_kd.losses.feature import CosineDistance, FeatureMSE, cosine_distance, feature_mse
+from lightning_kd.losses.logit import SoftTargetKL, soft_target_kl
+from lightning_kd.losses.stages import (
+    HierarchicalContext,
+    PatchEmbeddingAlignment,
+    hierarchical_context,
+    patch_embedding_alignment,
+)
+
+__all__ = [
+    "CKALoss",
+    "CosineDistance",
+    "FeatureMSE",
+    "HierarchicalContext",
+    "MinibatchCKA",
+    "PatchEmbeddingAlignment",
+    "SoftTargetKL",
+    "cka",
+    "cka_loss",
+    "cosine_distance",
+    "feature_mse",
+    "hierarchical_context",
+    "patch_embedding_alignment",
+    "soft_target_kl",
+]
