@@ -1,0 +1,159 @@
+"""The calls that users write: `export`, `load` and `pytorch_session`."""
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast, get_args
+
+from exporters.artifact import Artifact
+from exporters.parity import TOLERANCES, Precision
+from exporters.runtimes import EXPORTERS, SESSIONS, import_runtime
+from exporters.session import InferencePrecision, Session
+from exporters.signature import DimensionRange
+from exporters.threads import check_threads
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from exporters.exporter import Exporter
+    from exporters.network import ExampleInputs
+
+Format = Literal["coreml", "onnx", "openvino"]
+DEFAULT_BATCH = DimensionRange(1, 32)
+
+
+def export(
+    model: "nn.Module",
+    example_inputs: "ExampleInputs",
+    *,
+    to: "Format | Exporter",
+    path: Path | str,
+    precision: Precision = "fp32",
+    dynamic_batch: bool | tuple[int, int] = False,
+    metadata: Mapping[str, str] | None = None,
+) -> Artifact:
+    """Export a network, check it against PyTorch and describe it in a manifest.
+
+    The export works on a copy in evaluation mode, float32, on the CPU; ``model`` is left as it is. A LightningModule is
+    exported as what its ``forward`` does. The file is run on inputs other than the example and compared with PyTorch
+    before it appears at ``path``; an error or an interrupt leaves nothing new there and keeps what was there before.
+
+    Args:
+        model: The network.
+        example_inputs: One tensor, a tuple of tensors for positional inputs, or a dict of tensors for keyword inputs.
+            They fix the shapes, and their mean, spread and range are those of the inputs used for the check, so give
+            real ones.
+        to: Format by name, with default options, or an exporter with options of its own.
+        path: File to write, in an existing folder; the format's suffix is ``.onnx``, ``.xml`` or ``.mlpackage``. An
+            earlier export at the same place is replaced.
+        precision: ``"fp32"`` or ``"fp16"``: type of the weights, and of the arithmetic where the format says so.
+        dynamic_batch: Sizes that dimension 0 of every input accepts, both ends included; ``True`` stands for
+            ``(1, 32)``, ``False`` for the example's size only.
+        metadata: Text to embed in the file and the manifest, such as preprocessing or labels.
+
+    Returns:
+        The artifact; its ``parity`` holds the figures.
+
+    Raises:
+        CaptureError: If the network cannot be captured, or the inputs do not fit it.
+        ConversionError: If the converter refuses the network.
+        MissingRuntimeError: If the format's packages are not installed.
+        ParityError: If the file does not compute what PyTorch computes.
+        PathError: If ``path`` cannot be written or has another format's suffix.
+        ValueError: If ``to``, ``precision``, ``dynamic_batch`` or ``metadata`` is not one of the above.
+    """
+    if precision not in TOLERANCES:
+        raise ValueError(f"`precision` must be one of {', '.join(map(repr, TOLERANCES))}, got {precision!r}.")
+    metadata = dict(metadata or {})
+    if not all(isinstance(text, str) for entry in metadata.items() for text in entry):
+        raise ValueError(f"`metadata` must map text to text, got {metadata!r}; turn values into text with json.dumps.")
+    exporter = _exporter(to) if isinstance(to, str) else to
+    batch = _batch_range(dynamic_batch)
+    pipeline = importlib.import_module("exporters.pipeline")
+    return cast(
+        Artifact,
+        pipeline.export_network(
+            model, example_inputs, exporter, Path(path), precision=precision, batch=batch, metadata=metadata
+        ),
+    )
+
+
+def load(
+    artifact: Artifact | Path | str, *, threads: int | None = None, precision: InferencePrecision = "fp32"
+) -> Session:
+    """Open an exported network in the runtime of its format; needs NumPy and that runtime, not PyTorch.
+
+    Args:
+        artifact: What `export` returned, or the path of the file or its manifest.
+        threads: Threads that one call may use; ``None`` for every processor that the process may run on.
+        precision: ``"fp32"`` computes no lower than the file's own types. ``"default"`` lets the runtime choose, which
+            is bfloat16 for OpenVINO on processors that have it.
+
+    Returns:
+        The session; its ``properties`` say what is in effect.
+
+    Raises:
+        ArtifactError: If the manifest or a file is missing or was changed.
+        MissingRuntimeError: If the runtime is not installed.
+        PlatformError: If the runtime does not run on this operating system.
+        ValueError: If ``threads`` or ``precision`` is out of range.
+    """
+    threads = check_threads(threads)
+    if precision not in get_args(InferencePrecision):
+        raise ValueError(f"`precision` must be 'fp32' or 'default', got {precision!r}.")
+    artifact = Artifact.read(artifact.path if isinstance(artifact, Artifact) else artifact)
+    return cast(Session, import_runtime(SESSIONS, artifact.format)(artifact, threads=threads, precision=precision))
+
+
+def pytorch_session(
+    model: "nn.Module",
+    example_inputs: "ExampleInputs",
+    *,
+    dynamic_batch: bool | tuple[int, int] = False,
+    threads: int | None = None,
+) -> Session:
+    """Open a network in PyTorch itself, with the names and the checks that its exports have.
+
+    Args:
+        model: The network; the session runs a copy in evaluation mode, float32, on the CPU.
+        example_inputs: As in `export`.
+        dynamic_batch: As in `export`.
+        threads: Threads that one call may use; ``None`` keeps PyTorch's setting.
+
+    Returns:
+        The session.
+
+    Raises:
+        CaptureError: If the inputs do not fit the network.
+        ValueError: If ``threads`` or ``dynamic_batch`` is out of range.
+
+    Example:
+        >>> import exporters, torch
+        >>> session = exporters.pytorch_session(torch.nn.Softmax(dim=1), torch.zeros(1, 2))
+        >>> session.run({"input": torch.zeros(1, 2).numpy()})
+        {'output': array([[0.5, 0.5]], dtype=float32)}
+    """
+    network = importlib.import_module("exporters.network").prepare(
+        model, example_inputs, batch=_batch_range(dynamic_batch)
+    )
+    return cast(Session, importlib.import_module("exporters.sessions.pytorch").PyTorchSession(network, threads=threads))
+
+
+def _exporter(format: str) -> "Exporter":
+    if format not in EXPORTERS:
+        raise ValueError(f"`to` must be one of {', '.join(map(repr, EXPORTERS))} or an exporter, got {format!r}.")
+    return cast("Exporter", import_runtime(EXPORTERS, format)())
+
+
+def _batch_range(dynamic_batch: bool | tuple[int, int]) -> DimensionRange | None:
+    if isinstance(dynamic_batch, bool):
+        return DEFAULT_BATCH if dynamic_batch else None
+    try:
+        ends = DimensionRange(*dynamic_batch)
+    except TypeError:
+        ends = DimensionRange(0, 0)
+    if not all(type(end) is int for end in ends) or not 1 <= ends.minimum < ends.maximum:
+        raise ValueError(
+            f"`dynamic_batch` must be True, False or two rising whole numbers above 0, got {dynamic_batch!r}."
+        )
+    return ends

@@ -1,0 +1,260 @@
+"""The bare network an export starts from: tensors in by position, tensors out as a tuple, every one of them named."""
+
+import copy
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._dynamo import OptimizedModule
+
+from exporters.errors import CaptureError
+from exporters.signature import BATCH, DimensionRange, Signature, TensorSpec
+
+ExampleInputs = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
+
+# What PyTorch raises when user code meets something that tracing or copying cannot do; it has no common base.
+TORCH_ERRORS = (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError)
+
+
+class PositionalNetwork(nn.Module):
+    """A module behind one calling convention: tensors by position in, a flat tuple of tensors out.
+
+    Args:
+        module: The network.
+        keywords: Names of the trailing inputs that ``module`` takes by keyword.
+        dtype: Type in which ``module`` computes; floating-point inputs are cast to it and outputs back to float32.
+    """
+
+    def __init__(self, module: nn.Module, keywords: Sequence[str] = (), *, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.module = module
+        self.keywords = tuple(keywords)
+        self.dtype = dtype
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """The module's tensors, in the order of their names."""
+        cast = [_cast(tensor, self.dtype) for tensor in inputs]
+        positional = len(cast) - len(self.keywords)
+        output = self.module(*cast[:positional], **dict(zip(self.keywords, cast[positional:], strict=True)))
+        return tuple(_cast(tensor, torch.float32) for _, tensor in named_tensors(output))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """An evaluation copy of a module with named inputs and outputs.
+
+    Args:
+        module: The copy: on the CPU, in float32, without gradients.
+        signature: Names, shapes and dtypes.
+        example: Inputs of the shapes in ``signature``; a dynamic batch has at least two samples, because
+            `torch.export` takes a size of one for a constant.
+    """
+
+    module: PositionalNetwork
+    signature: Signature
+    example: tuple[Tensor, ...]
+
+
+def prepare(model: nn.Module, example_inputs: ExampleInputs, *, batch: DimensionRange | None = None) -> Network:
+    """Copy a module and name its inputs and outputs; the module itself is left as it is.
+
+    Inputs are named after the parameters of ``forward``. A single output is named ``output``, those of a tuple
+    ``output_0``, ``output_1`` and so on, those of a mapping or named tuple by its keys, nested ones by keys joined with
+    ``_``. Hooks are part of the network: the copy calls the same ones.
+
+    Args:
+        model: The network; a LightningModule stands for its ``forward``.
+        example_inputs: A tensor, a tuple of tensors, or a mapping from parameter names of ``forward`` to tensors.
+            Floating-point tensors are taken as float32.
+        batch: Accepted sizes of dimension 0 of every input; ``None`` fixes every dimension to the example's.
+
+    Returns:
+        The network, ready to be captured or run.
+
+    Raises:
+        CaptureError: If the inputs do not fit ``forward``, the module cannot be copied or run, or it returns something
+            that is not a tensor, a sequence, a mapping or ``None``.
+
+    Example:
+        >>> import torch
+        >>> from exporters.network import prepare
+        >>> prepare(torch.nn.Linear(3, 2), torch.zeros(1, 3)).signature.outputs
+        (TensorSpec(name='output', shape=(1, 2), dtype='float32'),)
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"`model` must be a torch.nn.Module, got {type(model).__name__}.")
+    module = _evaluation_copy(model)
+    example, keywords, names = _bind(module.forward, example_inputs)
+    if batch is not None:
+        example = _with_batch(example, names, batch)
+    network = PositionalNetwork(module, keywords)
+    inputs = tuple(
+        _tensor_spec(name, tensor, ((BATCH, *tensor.shape[1:]) if batch else tensor.shape))
+        for name, tensor in zip(names, example, strict=True)
+    )
+    signature = Signature(
+        inputs=inputs, outputs=_outputs(network, example, names, batch), dimensions={BATCH: batch} if batch else {}
+    )
+    return Network(module=network, signature=signature, example=example)
+
+
+def as_half(network: Network) -> Network:
+    """The same network computed in float16 between float32 inputs and outputs."""
+    inner = network.module
+    return replace(
+        network,
+        module=PositionalNetwork(copy.deepcopy(inner.module).half(), inner.keywords, dtype=torch.float16).eval(),
+    )
+
+
+def named_tensors(output: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Every tensor in a module's output with its name, depth first; ``None`` holds no tensor."""
+    if isinstance(output, Tensor):
+        yield name or "output", output
+        return
+    if output is None:
+        return
+    if isinstance(output, Mapping):
+        entries = list(output.items())
+    elif isinstance(output, tuple) and hasattr(output, "_asdict"):
+        entries = list(output._asdict().items())
+    elif isinstance(output, list | tuple):
+        entries = [(f"output_{index}" if not name else index, value) for index, value in enumerate(output)]
+    else:
+        raise CaptureError(
+            f"`model` must return tensors, or tuples, lists and mappings of them, got {type(output).__name__}"
+            f"{f' in `{name}`' if name else ''}; wrap it in a module whose forward returns tensors only."
+        )
+    for key, value in entries:
+        yield from named_tensors(value, re.sub(r"\W", "_", f"{name}_{key}" if name else str(key)))
+
+
+def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+
+def _evaluation_copy(model: nn.Module) -> nn.Module:
+    if isinstance(model, OptimizedModule):
+        model = model.get_submodule("_orig_mod")
+    # Hooks are shared, not copied: a hook may hold a whole teacher, a Trainer, or tensors that cannot be copied.
+    memo = {
+        id(value): value.copy()
+        for module in model.modules()
+        for name, value in vars(module).items()
+        if name.endswith("_hooks") and isinstance(value, dict)
+    }
+    try:
+        module = copy.deepcopy(model, memo)
+    except TORCH_ERRORS as error:
+        raise CaptureError(
+            f"`model` must be copyable, but {type(model).__name__} is not: {error} "
+            f"Remove tensors with a gradient history that are stored on it, or pass the submodule to export."
+        ) from error
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, OptimizedModule):
+                setattr(parent, name, child.get_submodule("_orig_mod"))
+    return module.to(device="cpu", dtype=torch.float32).eval().requires_grad_(False)
+
+
+def _bind(
+    forward: Callable[..., Any], example_inputs: ExampleInputs
+) -> tuple[tuple[Tensor, ...], tuple[str, ...], tuple[str, ...]]:
+    positional, keywords = _split(example_inputs)
+    signature = inspect.signature(forward)
+    try:
+        arguments = signature.bind(*positional, **keywords).arguments
+    except TypeError as error:
+        given = f"the names {sorted(keywords)}" if keywords else f"{len(positional)} by position"
+        raise CaptureError(f"`example_inputs` must fit forward{signature}, got {given}: {error}.") from error
+    names: list[str] = []
+    for name, value in arguments.items():
+        match signature.parameters[name].kind:
+            case inspect.Parameter.VAR_POSITIONAL:
+                names += [f"{name}_{index}" for index in range(len(value))]
+            case inspect.Parameter.VAR_KEYWORD:
+                names += list(value)
+            case _:
+                names.append(name)
+    by_name = keywords or dict(zip(names, positional, strict=True))
+    example = tuple(_cast(by_name[name].detach().cpu(), torch.float32) for name in names)
+    return example, tuple(names) if keywords else (), tuple(names)
+
+
+def _split(example_inputs: ExampleInputs) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+    keywords: dict[str, Tensor] = {}
+    positional: tuple[Tensor, ...] = ()
+    if isinstance(example_inputs, Mapping):
+        keywords = dict(example_inputs)
+    elif isinstance(example_inputs, Tensor):
+        positional = (example_inputs,)
+    elif isinstance(example_inputs, Sequence):
+        positional = tuple(example_inputs)
+    values = (*positional, *keywords.values())
+    if not values or not all(isinstance(value, Tensor) for value in values):
+        kinds = ", ".join(type(value).__name__ for value in values) or repr(example_inputs)
+        raise CaptureError(f"`example_inputs` must be a tensor, a tuple of tensors or a dict of tensors, got {kinds}.")
+    return positional, keywords
+
+
+def _with_batch(example: tuple[Tensor, ...], names: tuple[str, ...], batch: DimensionRange) -> tuple[Tensor, ...]:
+    sizes = {name: tensor.shape[0] if tensor.ndim else 0 for name, tensor in zip(names, example, strict=True)}
+    size = max(sizes.values())
+    if size == 0 or len(set(sizes.values())) > 1:
+        raise CaptureError(f"`dynamic_batch` needs inputs that agree on the size of dimension 0, got {sizes}.")
+    wanted = min(max(size, batch.minimum, 2), batch.maximum)
+    return tuple(tensor[torch.arange(wanted) % size] for tensor in example)
+
+
+def _outputs(
+    network: PositionalNetwork, example: tuple[Tensor, ...], inputs: tuple[str, ...], batch: DimensionRange | None
+) -> tuple[TensorSpec, ...]:
+    named = _run(network, example)
+    names = [f"{name}_out" if name in inputs else name for name, _ in named]
+    if len(set(names)) < len(names):
+        raise CaptureError(f"outputs of `model` must have distinct names, got {names}; rename the mapping's keys.")
+    if batch is None:
+        shapes: list[tuple[int | str, ...]] = [tuple(tensor.shape) for _, tensor in named]
+    else:
+        size = example[0].shape[0]
+        other = size + 1 if size < batch.maximum else size - 1
+        resized = _run(network, tuple(tensor[torch.arange(other) % size] for tensor in example))
+        shapes = [
+            tuple(_in_terms_of_batch(*pair, size, other) for pair in zip(first.shape, second.shape, strict=True))
+            for (_, first), (_, second) in zip(named, resized, strict=True)
+        ]
+    return tuple(
+        _tensor_spec(name, tensor, shape) for name, (_, tensor), shape in zip(names, named, shapes, strict=True)
+    )
+
+
+def _run(network: PositionalNetwork, inputs: tuple[Tensor, ...]) -> list[tuple[str, Tensor]]:
+    positional = len(inputs) - len(network.keywords)
+    keywords = dict(zip(network.keywords, inputs[positional:], strict=True))
+    try:
+        with torch.no_grad():
+            return list(named_tensors(network.module(*inputs[:positional], **keywords)))
+    except CaptureError:
+        raise
+    except TORCH_ERRORS as error:
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in inputs)
+        raise CaptureError(
+            f"`model` must run on inputs of shape {shapes} in evaluation mode on the CPU, but it raised "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _in_terms_of_batch(first: int, second: int, size: int, other: int) -> int | str:
+    if first == second:
+        return first
+    slope = (second - first) // (other - size)
+    offset = first - slope * size
+    return (BATCH if slope == 1 else f"{slope}*{BATCH}") + (f"{offset:+d}" if offset else "")
+
+
+def _tensor_spec(name: str, tensor: Tensor, shape: Sequence[int | str]) -> TensorSpec:
+    return TensorSpec(name, tuple(shape), str(tensor.dtype).removeprefix("torch."))

@@ -1,0 +1,36 @@
+"""Which module serves which format; none of them is imported before it is asked for."""
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from exporters.errors import MissingRuntimeError
+
+EXPORTERS: Mapping[str, tuple[str, str]] = {
+    "coreml": ("exporters.coreml", "CoreMLExporter"),
+    "onnx": ("exporters.onnx", "OnnxExporter"),
+    "openvino": ("exporters.openvino", "OpenVINOExporter"),
+}
+"""Module and class of the exporter of every format."""
+
+SESSIONS: Mapping[str, tuple[str, str]] = {
+    "coreml": ("exporters.sessions.coreml", "CoreMLSession"),
+    "onnx": ("exporters.sessions.onnxruntime", "OnnxRuntimeSession"),
+    "openvino": ("exporters.sessions.openvino", "OpenVINOSession"),
+}
+"""Module and class of the session of every format."""
+
+
+def import_runtime(table: Mapping[str, tuple[str, str]], format: str) -> Any:
+    """The class that serves ``format`` in ``table``.
+
+    Raises:
+        MissingRuntimeError: If a package that the class needs is not installed.
+    """
+    module, name = table[format]
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ImportError as error:
+        raise MissingRuntimeError(
+            f"`{format}` must be installed, but {error}; run: pip install 'lightning-kd[{format}]'"
+        ) from error
