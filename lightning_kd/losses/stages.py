@@ -22,7 +22,7 @@ def hierarchical_context(student: Tensor, teacher: Tensor, *, levels: Sequence[i
 
     .. math::
         L = \frac{\mathrm{MSE}(s, t) + \sum_l w_l \, \mathrm{MSE}(\mathrm{pool}_l\, s, \mathrm{pool}_l\, t)}
-                 {1 + \sum_l w_l}, \qquad w_l = 1, \tfrac12, \tfrac14, \ldots
+                 {1 + \sum_l w_l}, \qquad w_l = \tfrac12, \tfrac14, \tfrac18, \ldots
 
     where :math:`\mathrm{pool}_l` averages each grid axis adaptively to :math:`l` cells. A level is used only if it is
     smaller than every grid axis; an unused level neither counts nor halves the next weight. Pooling is linear, so it
@@ -59,9 +59,9 @@ def hierarchical_context(student: Tensor, teacher: Tensor, *, levels: Sequence[i
     loss, weight, total = difference.square().mean(), 1.0, 1.0
     for level in levels:
         if level < min(difference.shape[2:]):
-            loss = loss + weight * _POOLS[difference.ndim](difference, level).square().mean()
-            total += weight
             weight /= 2
+            total += weight
+            loss = loss + weight * _POOLS[difference.ndim](difference, level).square().mean()
     return loss / total
 
 
