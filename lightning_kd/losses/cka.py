@@ -173,9 +173,9 @@ class MinibatchCKA:
         \mathrm{CKA}_{ij} = \frac{\sum_b \mathrm{HSIC}_b(K_i, L_j)}
         {\sqrt{\sum_b \mathrm{HSIC}_b(K_i, K_i)}\, \sqrt{\sum_b \mathrm{HSIC}_b(L_j, L_j)}}
 
-    Sums of unbiased estimates converge to the CKA of the whole data set, whatever the size of the batches; means of
-    per-batch CKA values do not. Each :math:`\mathrm{HSIC}_b` is over :math:`n(n - 3)` if unbiased, else over
-    :math:`(n - 1)^2`, so that batches of different size count alike. The sums are float64 on the CPU.
+    where :math:`\mathrm{HSIC}_b` is the inner product of the centred kernels of batch :math:`b`, so that each batch
+    counts by its number of pairs of samples. Sums of unbiased estimates converge to the CKA of the whole data set,
+    whatever the size of the batches; means of per-batch CKA values do not. The sums are float64 on the CPU.
 
     Args:
         kernel: ``"linear"`` or ``"rbf"``.
@@ -251,10 +251,8 @@ class MinibatchCKA:
                 "`student` and `teacher` must hold at least one layer each, all on the same samples, "
                 f"got {len(student)} and {len(teacher)} layers on {sorted(sizes)} samples."
             )
-        n = sizes.pop()
-        scale = n * (n - 3) if self._options.unbiased else (n - 1) ** 2
         s, t = (torch.stack([gram.flatten().cpu() for gram in grams]).double() for grams in (student, teacher))
-        batch = (s @ t.T / scale, s.square().sum(dim=1) / scale, t.square().sum(dim=1) / scale)
+        batch = (s @ t.T, s.square().sum(dim=1), t.square().sum(dim=1))
         if self._sums is not None and self._sums[0].shape != batch[0].shape:
             raise ShapeError(
                 f"`student` and `teacher` must have the layers of the batches before, {tuple(self._sums[0].shape)}, "
@@ -262,7 +260,7 @@ class MinibatchCKA:
             )
         between, within_student, within_teacher = batch if self._sums is None else map(torch.add, self._sums, batch)
         self._sums = (between, within_student, within_teacher)
-        self.samples += n
+        self.samples += sizes.pop()
 
     def compute(self) -> Tensor:
         """Similarity of every pair of layers so far.
