@@ -14,18 +14,18 @@ EXPORTERS: Mapping[str, tuple[str, str]] = {
 """Module and class of the exporter of every format."""
 
 SESSIONS: Mapping[str, tuple[str, str]] = {
-    "coreml": ("exporters.sessions.coreml", "CoreMLSession"),
+    "coreml": ("exporters.sessions.coreml", "refuse_session"),
     "onnx": ("exporters.sessions.onnxruntime", "OnnxRuntimeSession"),
     "openvino": ("exporters.sessions.openvino", "OpenVINOSession"),
 }
-"""Module and class of the session of every format."""
+"""Module and name of what opens a session, by format."""
 
 
 def import_runtime(table: Mapping[str, tuple[str, str]], format: str) -> Any:
-    """The class that serves ``format`` in ``table``.
+    """What serves ``format`` in ``table``.
 
     Raises:
-        MissingRuntimeError: If a package that the class needs is not installed.
+        MissingRuntimeError: If a package that it needs is not installed.
     """
     module, name = table[format]
     try:

@@ -1,0 +1,127 @@
+"""Whether the constants of a Core ML program are the weights of the network that it was made from."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor, fx
+from torch.export import ExportedProgram
+
+from exporters.errors import ParityError
+from exporters.parity import Precision
+
+_BATCH_NORM = "_native_batch_norm_legit_no_training"
+_CONVOLUTIONS = ("conv1d", "conv2d", "conv3d", "convolution")
+# Operators whose weights reach the package as they are, but for the folding of a batch norm into its convolution.
+# Elsewhere the converter may merge a weight into another, so that a weight that is not found proves nothing.
+_KEPT_BY = (*_CONVOLUTIONS, "linear", "embedding", "layer_norm")
+# Rounding to float16 is relative, 2^-11, and 2^-25 absolute below its normal range; twice that is allowed.
+_TOLERANCES: Mapping[Precision, tuple[float, float]] = {"fp32": (1e-5, 1e-7), "fp16": (2**-10, 2**-24)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Weight:
+    name: str
+    value: Tensor
+    required: bool
+
+
+def check_weights(
+    program: ExportedProgram, constants: Sequence[np.ndarray], *, precision: Precision
+) -> tuple[int, int]:
+    r"""Look for every weight of a network among the constants of its Core ML program.
+
+    A batch norm behind a convolution is expected to be folded into it,
+
+    .. math::
+        W' = W \frac{\gamma}{\sqrt{\sigma^2 + \epsilon}}, \qquad
+        b' = (b - \mu) \frac{\gamma}{\sqrt{\sigma^2 + \epsilon}} + \beta.
+
+    Args:
+        program: The captured network.
+        constants: Floating-point constants of the package.
+        precision: Type to which they were rounded.
+
+    Returns:
+        The number of weights found, and of all weights.
+
+    Raises:
+        ParityError: If a weight of a convolution, linear layer, embedding or layer norm is not found.
+    """
+    by_size: dict[int, list[np.ndarray]] = {}
+    for constant in constants:
+        by_size.setdefault(constant.size, []).append(constant)
+    weights = list(_expected(program))
+    missing = [weight for weight in weights if not _among(weight.value, by_size, _TOLERANCES[precision])]
+    if lost := [weight.name for weight in missing if weight.required]:
+        raise ParityError(
+            f"the package must hold the network's weights, but {len(lost)} of {len(weights)} are not in it: "
+            f"{', '.join(lost[:5])}{', ...' if len(lost) > 5 else ''}."
+        )
+    return len(weights) - len(missing), len(weights)
+
+
+def _expected(program: ExportedProgram) -> Iterator[_Weight]:
+    signature = program.graph_signature
+    names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    values: dict[fx.Node, Tensor] = {
+        node: program.state_dict[names[node.name]].double()
+        for node in program.graph.nodes
+        if names.get(node.name) in program.state_dict and node.users
+    }
+    folded: set[fx.Node] = set()
+    for node in program.graph.nodes:
+        if _kind(node) == _BATCH_NORM and _is_foldable(node, values):
+            weight, bias = _fold(node, values)
+            convolution: Any = node.args[0]
+            yield _Weight(names[convolution.args[1].name], weight, required=True)
+            yield _Weight(f"{names[convolution.args[1].name]} (bias)", bias, required=True)
+            folded |= {
+                argument for argument in (*convolution.args[1:], *node.args[1:]) if isinstance(argument, fx.Node)
+            }
+    for node, value in values.items():
+        if node not in folded and value.is_floating_point():
+            required = all(_kind(user) in _KEPT_BY for user in node.users)
+            yield _Weight(names[node.name], value, required=required)
+
+
+def _is_foldable(batch_norm: Any, values: Mapping[fx.Node, Tensor]) -> bool:
+    convolution = batch_norm.args[0]
+    return (
+        _kind(convolution) in _CONVOLUTIONS
+        and len(convolution.users) == 1
+        and convolution.args[1] in values
+        and not (_kind(convolution) == "convolution" and convolution.args[6])
+    )
+
+
+def _fold(batch_norm: Any, values: Mapping[fx.Node, Tensor]) -> tuple[Tensor, Tensor]:
+    convolution = batch_norm.args[0]
+    weight = values[convolution.args[1]]
+    bias = values[convolution.args[2]] if len(convolution.args) > 2 and convolution.args[2] is not None else 0.0
+    _, gamma, beta, mean, variance, _, epsilon = batch_norm.args
+    scale = (values[variance] + epsilon).rsqrt()
+    if gamma is not None:
+        scale = scale * values[gamma]
+    shift = (bias - values[mean]) * scale
+    if beta is not None:
+        shift = shift + values[beta]
+    return weight * scale.reshape(-1, *[1] * (weight.ndim - 1)), shift
+
+
+def _kind(node: fx.Node) -> str:
+    return str(node.target).removeprefix("aten.").split(".")[0]
+
+
+def _among(value: Tensor, by_size: Mapping[int, Sequence[np.ndarray]], tolerance: tuple[float, float]) -> bool:
+    relative, absolute = tolerance
+    forms = [value.numpy().ravel()]
+    if value.ndim == 2:
+        forms.append(value.numpy().T.ravel())
+    # A bias of zeros is left out of the package.
+    return not value.any() or any(
+        np.allclose(constant.ravel(), form, rtol=relative, atol=absolute)
+        for constant in by_size.get(value.numel(), ())
+        for form in forms
+    )
