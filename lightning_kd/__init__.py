@@ -1,1 +1,31 @@
-"""Knowledge distillation for PyTorch Lightning."""
+"""Knowledge distillation for PyTorch Lightning: one callback distils any LightningModule from any teacher."""
+
+from lightning_kd.callbacks import KnowledgeDistillation
+from lightning_kd.distiller import Distiller, Losses
+from lightning_kd.layout import Layout
+from lightning_kd.mixin import DistillationMixin
+from lightning_kd.objectives import CKAKD, FeatureKD, LogitKD, Objective, PatchEmbeddingKD
+from lightning_kd.schedules import Progress, Ramp, Steps
+from lightning_kd.similarity import match_layers, similarity_map
+from lightning_kd.taps import Tap
+from lightning_kd.teachers import FrozenTeacher
+
+__all__ = [
+    "CKAKD",
+    "DistillationMixin",
+    "Distiller",
+    "FeatureKD",
+    "FrozenTeacher",
+    "KnowledgeDistillation",
+    "Layout",
+    "LogitKD",
+    "Losses",
+    "Objective",
+    "PatchEmbeddingKD",
+    "Progress",
+    "Ramp",
+    "Steps",
+    "Tap",
+    "match_layers",
+    "similarity_map",
+]

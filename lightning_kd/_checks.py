@@ -9,7 +9,7 @@ from torch import Tensor
 from lightning_kd.errors import ShapeError
 
 
-def check_positive(name: str, value: float) -> None:
+def check_positive(name: str, value: object) -> None:
     """Raise `ValueError` unless ``value`` is a finite number above 0."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
         raise ValueError(f"`{name}` must be a finite number above 0, got {value!r}.")

@@ -1,5 +1,6 @@
 """Reads the taps of a model during its own forward pass."""
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from lightning_kd.taps import Inputs, Observation, Tap, pick_tensor, resolve_mod
 class TapRecorder:
     """Reads the taps of a model whenever it runs inside `recording`.
 
-    Hooks are attached once and only listen while recording; attach them before a compiled module first runs.
+    Hooks only listen while recording. Modules that were compiled before are compiled anew, so that they run the hooks.
 
     Args:
         model: Model whose calls are observed.
@@ -54,6 +55,7 @@ class TapRecorder:
         """Attach the hooks; does nothing if they are attached."""
         if self._handles:
             return
+        forget_compiled_code()
         self._handles.append(self.model.register_forward_pre_hook(self._opening_hook(), with_kwargs=True))
         for tap, module in self._modules.items():
             if tap.at == "input":
@@ -64,6 +66,8 @@ class TapRecorder:
 
     def detach(self) -> None:
         """Remove every hook."""
+        if self._handles:
+            forget_compiled_code()
         for handle in self._handles:
             handle.remove()
         self._handles = []
@@ -101,8 +105,8 @@ class TapRecorder:
         captured = call.captured.get(tap, [])
         if not captured:
             raise TapError(
-                f"the {self.name} tap {tap.path!r} did not fire: its module did not run in this forward pass. Tap a "
-                "module that does; if the model was compiled and run before, call torch.compiler.reset() first."
+                f"the {self.name} tap {tap.path!r} did not fire: its module did not run in this forward pass: "
+                "tap one that does."
             )
         if len(captured) > 1 and tap.call is None:
             raise TapError(
@@ -168,3 +172,9 @@ class _Call:
 
     def overwrote(self, tap: Tap) -> bool:
         return any(version not in (None, tensor._version) for tensor, version in self.captured.get(tap, []))  # noqa: SLF001
+
+
+def forget_compiled_code() -> None:
+    """Have compiled modules compiled anew when they next run: earlier code knows nothing of a change of hooks."""
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()

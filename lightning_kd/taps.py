@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
+import torch
 from torch import Tensor, nn
 
 from lightning_kd._checks import check_choice, nearest
@@ -105,6 +106,14 @@ class Inputs:
     def tensors(self) -> list[Tensor]:
         """Every tensor among the arguments, in order."""
         return [value for value in (*self.args, *self.kwargs.values()) if isinstance(value, Tensor)]
+
+    def with_dtype(self, dtype: torch.dtype) -> "Inputs":
+        """The same arguments, floating-point tensors among them in ``dtype``."""
+
+        def cast(value: Any) -> Any:
+            return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+
+        return Inputs(tuple(cast(v) for v in self.args), {key: cast(v) for key, v in self.kwargs.items()})
 
 
 @dataclass(slots=True)
@@ -223,9 +232,8 @@ def layout_hints(model: nn.Module, path: str, inputs: Inputs) -> LayoutHints:
     names = path.split(".") if path else []
     owners = [resolve_module(model, ".".join(names[:depth])) for depth in range(len(names) + 1)]
     images = [tensor for tensor in inputs.tensors() if tensor.ndim == 4]
-    prefixes = [
-        owner.num_prefix_tokens for owner in owners if isinstance(getattr(owner, "num_prefix_tokens", None), int)
-    ]
+    declared: list[object] = [getattr(owner, "num_prefix_tokens", None) for owner in owners]
+    prefixes = [count for count in declared if isinstance(count, int)]
     formats = [str(owner.output_fmt) for owner in owners if getattr(owner, "output_fmt", None) is not None]
     return LayoutHints(
         prefix_tokens=prefixes[-1] if prefixes else 0,

@@ -1,0 +1,115 @@
+"""Modules that bring a student feature to the teacher's grid and width; built from shapes, used only in training."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+from lightning_kd._checks import check_choice
+from lightning_kd.errors import ShapeError
+from lightning_kd.layout import Layout, common_grid
+from lightning_kd.taps import Observation, Tap, layout_hints
+
+Projection = Literal["auto", "always", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """Layout and size of a tapped feature.
+
+    Attributes:
+        layout: Meaning of its axes.
+        width: Number of channels.
+        grid: Sizes of the grid: ``(H, W)``, ``(T,)`` or ``()``.
+    """
+
+    layout: Layout
+    width: int
+    grid: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A model and what one forward call of it showed: all that adapters are built from.
+
+    Attributes:
+        model: The student or the teacher.
+        observation: One call, with the features at every tap.
+    """
+
+    model: nn.Module
+    observation: Observation
+
+    def geometry(self, tap: Tap) -> Geometry:
+        """Layout and size of the feature at ``tap``.
+
+        Args:
+            tap: One of the taps observed.
+
+        Returns:
+            The geometry.
+
+        Raises:
+            LayoutError: If the layout can be neither read from the tap nor detected.
+        """
+        feature = self.observation.features[tap]
+        layout = tap.layout(feature.shape, layout_hints(self.model, tap.path, self.observation.inputs))
+        canonical = layout.channels_first(feature)
+        return Geometry(layout, canonical.shape[1], tuple(canonical.shape[2:]))
+
+
+class Align(nn.Module):
+    """Brings a student feature and a teacher feature to one shape.
+
+    Both are read channels first, prefix tokens dropped, averaged to the smaller grid; then the student is projected
+    to the teacher's width. The teacher is never projected.
+
+    Args:
+        student: Geometry of the student's feature.
+        teacher: Geometry of the teacher's feature.
+        projection: ``"auto"`` projects only if the widths differ, ``"always"`` even if not, ``"none"`` never.
+
+    Raises:
+        ShapeError: If ``projection="none"`` and the widths differ.
+        ValueError: If ``projection`` is unknown.
+
+    Example:
+        >>> import torch
+        >>> map_, tokens = Geometry(Layout("NCHW"), 64, (8, 8)), Geometry(Layout("NLD", 1), 192, (4, 4))
+        >>> student, teacher = Align(map_, tokens)(torch.zeros(2, 64, 8, 8), torch.zeros(2, 17, 192))
+        >>> student.shape, teacher.shape
+        (torch.Size([2, 192, 4, 4]), torch.Size([2, 192, 4, 4]))
+    """
+
+    def __init__(self, student: Geometry, teacher: Geometry, *, projection: Projection = "auto") -> None:
+        super().__init__()
+        check_choice("projection", projection, ("auto", "always", "none"))
+        if projection == "none" and student.width != teacher.width:
+            raise ShapeError(
+                f"`projection='none'` needs equal widths, got student {student.width} and teacher {teacher.width}: "
+                "use projection='auto'."
+            )
+        self.student = student.layout
+        self.teacher = teacher.layout
+        wanted = projection == "always" or student.width != teacher.width
+        grid_axes = min(len(student.grid), len(teacher.grid))
+        self.projection = _pointwise(student.width, teacher.width, grid_axes) if wanted else nn.Identity()
+
+    def forward(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+        """Return both features in shape ``(N, C_teacher, *grid)``.
+
+        Args:
+            student: The student's feature as tapped.
+            teacher: The teacher's feature as tapped.
+
+        Returns:
+            The aligned features.
+        """
+        student, teacher = common_grid(self.student.channels_first(student), self.teacher.channels_first(teacher))
+        return self.projection(student), teacher
+
+
+def _pointwise(inputs: int, outputs: int, grid_axes: int) -> nn.Module:
+    if grid_axes == 0:
+        return nn.Linear(inputs, outputs)
+    return nn.Conv1d(inputs, outputs, 1) if grid_axes == 1 else nn.Conv2d(inputs, outputs, 1)

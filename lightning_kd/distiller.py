@@ -1,0 +1,303 @@
+"""The heart of the package: student calls in, named loss terms out. No Lightning here, so it serves any loop."""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from lightning_kd._checks import check_choice
+from lightning_kd._modes import looking_only
+from lightning_kd.adapters import Probe
+from lightning_kd.errors import SetupError, ShapeError
+from lightning_kd.first_step import Allowance, prove
+from lightning_kd.objectives import LogitKD, Objective, PairedObjective
+from lightning_kd.recorder import TapRecorder
+from lightning_kd.schedules import START, Progress, Weight, check_weight, weight_at
+from lightning_kd.similarity import match_layers, similarity_map
+from lightning_kd.taps import Inputs, Observation
+from lightning_kd.teachers import FrozenTeacher
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """Loss of one training step and what it is made of.
+
+    Attributes:
+        total: ``task_weight * task`` plus every weighted term, shape ``()``; call ``backward`` on it.
+        task: The task loss as given.
+        terms: Unweighted value of each objective, by name.
+        weights: Weight of ``"task"`` and of each objective at this step.
+    """
+
+    total: Tensor
+    task: Tensor
+    terms: dict[str, Tensor] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
+
+
+class Distiller:
+    """Turns the calls of a student into distillation terms.
+
+    Args:
+        student: The module whose calls are distilled. It is not changed, apart from hooks that only listen.
+        teacher: A trained module, or a `FrozenTeacher`.
+        objectives: Terms of the loss; the default is `LogitKD` with its defaults.
+        task_weight: Factor of the task loss: a number, or a schedule.
+        allow: What does not raise on the first step: ``"zero"``, a term that is exactly zero (a student that starts as
+            its teacher); ``"frozen"``, a student tap without gradient (layers that are unfrozen later).
+
+    Raises:
+        SetupError: If an argument has the wrong type, two objectives share a name, or teacher and student share
+            parameters.
+        ValueError: If ``task_weight`` or ``allow`` is out of range.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> student, teacher = nn.Linear(4, 3), nn.Linear(4, 3)
+        >>> distiller = Distiller(student, teacher)
+        >>> x, y = torch.randn(8, 4), torch.zeros(8, dtype=torch.long)
+        >>> with distiller.watch() as calls:
+        ...     task_loss = nn.functional.cross_entropy(student(x), y)
+        >>> losses = distiller.losses(task_loss, calls)
+        >>> losses.total.backward()
+        >>> sorted(losses.terms), losses.weights
+        (['logit'], {'task': 1.0, 'logit': 1.0})
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: nn.Module,
+        objectives: Sequence[Objective] | None = None,
+        *,
+        task_weight: Weight = 1.0,
+        allow: Collection[Allowance] = (),
+    ) -> None:
+        for allowance in allow:
+            check_choice("allow", allowance, ("zero", "frozen"))
+        if not callable(task_weight):
+            check_weight("task_weight", task_weight)
+        check_strangers(student, teacher)
+        self.student = student
+        self.teacher = teacher if isinstance(teacher, FrozenTeacher) else FrozenTeacher(teacher)
+        self.objectives = named(objectives)
+        self.task_weight = task_weight
+        self.allow = frozenset(allow)
+        self.adapters = nn.ModuleDict(self.objectives)
+        self._recorder: TapRecorder | None = None
+        self._example: Inputs | None = None
+        self._proven = False
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return itself: weight averaging copies whole modules, and wants no second teacher."""
+        return self
+
+    @property
+    def needs_examples(self) -> bool:
+        """Whether `build` must be called before `watch`."""
+        return self._example is None and any(objective.needs_examples for objective in self.objectives.values())
+
+    @property
+    def wanted_samples(self) -> int:
+        """How many samples `build` would like to see: 1 for shapes, more if pairs are chosen by similarity."""
+        wanted = [o.matching.samples for o in self.objectives.values() if isinstance(o, PairedObjective) and o.matching]
+        return max(wanted, default=1)
+
+    def build(self, examples: Sequence[Any], *, broadcast: Callable[[Any], Any] = lambda value: value) -> Self:
+        """Choose the layer pairs that were left open, and create the adapters, from example inputs.
+
+        Both models run in evaluation mode without gradients; their modes are restored.
+
+        Args:
+            examples: Inputs of the student, one entry per batch: a tensor, a tuple of positional or a dict of keyword
+                arguments. Adapters need one; pairs chosen by similarity are estimated from all of them.
+            broadcast: Gives every process the first one's value, so that all choose the same pairs.
+
+        Returns:
+            The distiller.
+
+        Raises:
+            SetupError: If ``examples`` is empty.
+            TapError: If a tap names no module or does not fire.
+            LayoutError: If a feature's layout must be declared.
+        """
+        if not examples:
+            raise SetupError("`examples` must hold at least one input of the student, got none.")
+        batches = [Inputs.of(example) for example in examples]
+        for objective in self.objectives.values():
+            if isinstance(objective, PairedObjective) and objective.matching is not None:
+                similarity = similarity_map(self.student, self.teacher, batches)
+                matches = match_layers(similarity, top=objective.matching.top, monotone=objective.matching.monotone)
+                objective.pair(*broadcast(([m.student for m in matches], [m.teacher for m in matches])))
+        self._example = batches[0]
+        self._build_adapters(self._example)
+        return self
+
+    def _build_adapters(self, example: Inputs) -> None:
+        self.detach()
+        self.attach()
+        with looking_only(self.student):
+            self._observe(example)
+            student, teacher = self._observe(example)
+        for objective in self.objectives.values():
+            objective.build(Probe(self.student, student), Probe(self.teacher.module, teacher))
+
+    def _observe(self, example: Inputs) -> tuple[Observation, Observation]:
+        """Run both models; the first run finds the taps that later operations overwrite, the second copies them."""
+        with self._attached().recording(copy_overwritten=True) as calls:
+            self.student(*example.args, **example.kwargs)
+        return calls[0], self.teacher.observe(example, copy_overwritten=True)
+
+    def attach(self) -> None:
+        """Attach the hooks to both models; does nothing if they are attached.
+
+        Raises:
+            TapError: If a tap names no module.
+        """
+        if self._recorder is not None:
+            return
+        for objective in self.objectives.values():
+            objective.locate(self.student, self.teacher.module)
+        student_taps = [tap for objective in self.objectives.values() for tap in objective.student_taps]
+        self.teacher.tap(tap for objective in self.objectives.values() for tap in objective.teacher_taps)
+        self._recorder = TapRecorder(self.student, student_taps, name="student")
+        self._proven = False
+
+    def detach(self) -> None:
+        """Remove every hook from both models."""
+        if self._recorder is not None:
+            self._recorder.detach()
+            self._recorder = None
+        self.teacher.untap()
+
+    def _attached(self) -> TapRecorder:
+        self.attach()
+        if self._recorder is None:
+            raise SetupError("the distiller could not attach its hooks.")
+        return self._recorder
+
+    @contextmanager
+    def watch(self) -> Iterator[list[Observation]]:
+        """Observe the student's calls in this block; calls without gradients are not observed.
+
+        Yields:
+            A list that is filled when the block ends: pass it to `losses`.
+
+        Raises:
+            SetupError: If adapters are needed and `build` was not called.
+            TapError: If a tap did not fire, or its tensor was overwritten.
+        """
+        if self.needs_examples:
+            raise SetupError("these objectives need adapters or layer pairs: call build([example_input]) first.")
+        with self._attached().recording() as calls:
+            yield calls
+
+    def losses(self, task_loss: Tensor, calls: Sequence[Observation], progress: Progress = START) -> Losses:
+        """Run the teacher on what the student saw, and add up the terms. Nothing here waits for the device.
+
+        A student called several times is distilled on every call; each term is the mean over the calls.
+
+        Args:
+            task_loss: The student's own loss, shape ``()``.
+            calls: What `watch` collected.
+            progress: How far training is, for the schedules.
+
+        Returns:
+            The losses.
+
+        Raises:
+            SetupError: If the student was not called.
+            ShapeError: If a batch is empty, or features or logits do not fit together.
+            TermError: On the first step: a term that is zero, not finite or without gradient.
+        """
+        if not calls:
+            raise SetupError(
+                f"the student ({type(self.student).__name__}) was not called with gradients while watched."
+            )
+        per_call = [self._terms(call) for call in calls]
+        terms = {name: _mean([terms[name] for terms in per_call]) for name in self.objectives}
+        weights = {"task": weight_at(self.task_weight, progress)}
+        total = weights["task"] * task_loss
+        for name, objective in self.objectives.items():
+            weights[name] = weight_at(objective.weight, progress)
+            total = total + weights[name] * terms[name]
+        return Losses(total, task_loss, terms, weights)
+
+    def _terms(self, call: Observation) -> dict[str, Tensor]:
+        tensors = call.inputs.tensors()
+        if tensors and tensors[0].ndim and len(tensors[0]) == 0:
+            raise ShapeError("the batch is empty: the student was called with 0 samples. Drop empty batches.")
+        teacher = self.teacher.observe(call.inputs)
+        terms = {name: objective(call, teacher) for name, objective in self.objectives.items()}
+        if not self._proven:
+            prove(terms, call, teacher, self.allow)
+            self._proven = True
+        return terms
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights of the adapters and the chosen pairs: tensors and plain values only."""
+        pairs = {
+            name: [[tap.path for tap in taps] for taps in (objective.student_taps, objective.teacher_taps)]
+            for name, objective in self.objectives.items()
+            if isinstance(objective, PairedObjective) and objective.matching is not None
+        }
+        return {"pairs": pairs, "adapters": dict(self.adapters.state_dict())}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave; pairs that differ from those of `build` replace them.
+
+        Args:
+            state: What `state_dict` returned.
+
+        Raises:
+            SetupError: If the state is of other objectives.
+        """
+        changed = False
+        for name, (student, teacher) in state["pairs"].items():
+            objective = self.objectives.get(name)
+            if isinstance(objective, PairedObjective):
+                before = objective.student_taps, objective.teacher_taps
+                objective.pair(student, teacher)
+                changed |= before != (objective.student_taps, objective.teacher_taps)
+        if changed and self._example is not None:
+            self._build_adapters(self._example)
+        try:
+            self.adapters.load_state_dict(state["adapters"])
+        except RuntimeError as error:
+            raise SetupError(
+                f"the checkpoint was written with other objectives or taps than {list(self.objectives)}: {error}"
+            ) from error
+
+
+def named(objectives: Sequence[Objective] | None) -> dict[str, Objective]:
+    """Objectives by name; a list that is not given stands for logit distillation."""
+    given = [LogitKD()] if objectives is None else list(objectives)
+    if not given:
+        raise SetupError("`objectives` must hold at least one objective, got an empty list.")
+    by_name: dict[str, Objective] = {}
+    for objective in given:
+        if not isinstance(objective, Objective):
+            raise SetupError(f"`objectives` must hold objectives such as LogitKD(), got {objective!r}.")
+        if objective.name in by_name or objective.name in ("task", "total"):
+            raise SetupError(f"`objectives` has two terms named {objective.name!r}: give each its own name=...")
+        by_name[objective.name] = objective
+    return by_name
+
+
+def _mean(values: list[Tensor]) -> Tensor:
+    return values[0] if len(values) == 1 else torch.stack(values).mean()
+
+
+def check_strangers(student: nn.Module, teacher: nn.Module) -> None:
+    """Raise `SetupError` if ``teacher`` is no module, or shares a parameter with ``student``."""
+    if not isinstance(teacher, nn.Module):
+        raise SetupError(f"`teacher` must be a torch.nn.Module with its weights loaded, got {teacher!r}.")
+    owned = {id(parameter) for parameter in student.parameters()}
+    if any(id(parameter) in owned for parameter in teacher.parameters()):
+        raise SetupError(
+            "`teacher` and student share parameters, and freezing the teacher would freeze the student: "
+            "pass copy.deepcopy(model) as the teacher."
+        )
