@@ -1,0 +1,107 @@
+"""Open what is to be measured: an artifact by loading it, a session as it is."""
+
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+
+from exporters.api import load
+from exporters.artifact import Artifact
+from exporters.profiling.inputs import check_batch_size, random_inputs
+from exporters.profiling.measure import TimedRun, stopwatch
+from exporters.profiling.options import check_count
+from exporters.profiling.subject import Subject
+from exporters.runtimes import SESSIONS, import_runtime
+from exporters.session import Session
+from exporters.signature import TensorSpec
+
+NANOSECONDS_PER_MILLISECOND = 1e6
+
+Target = Artifact | str | Path | Session
+
+
+@runtime_checkable
+class CheckableSession(Session, Protocol):
+    """A session, by `isinstance`."""
+
+
+class Candidate(NamedTuple):
+    """A network ready to be timed.
+
+    Args:
+        subject: What it is.
+        timed_run: Does one run on fixed inputs and returns its latency in ns.
+    """
+
+    subject: Subject
+    timed_run: TimedRun
+
+
+def open_candidate(
+    target: Target, *, threads: int | None, batch_size: int, seed: int, inputs: Mapping[str, np.ndarray] | None
+) -> Candidate:
+    """Load ``target`` unless it is a session, and fix its inputs.
+
+    Args:
+        target: An artifact, the path of its file or manifest, or a session.
+        threads: Threads that one run may use; ``None`` for a session.
+        batch_size: Samples per run.
+        seed: Seed of the random inputs.
+        inputs: Arrays to run on; random ones if ``None``.
+
+    Returns:
+        The network, not yet run.
+
+    Raises:
+        TypeError: If an argument is of another type.
+        ValueError: If a number is outside its range, or ``threads`` is given for a session.
+        InputError: If the network does not take ``batch_size`` (also a `ValueError`).
+        ArtifactError: If the artifact is missing or was changed (also a `ValueError`).
+    """
+    check_count("batch_size", batch_size, minimum=1)
+    check_count("seed", seed, minimum=0)
+    if threads is not None:
+        check_count("threads", threads, minimum=1)
+    session, name, sha256, load_ms = _open(target, threads)
+    check_batch_size(session.inputs, inputs, batch_size=batch_size)
+    arrays = random_inputs(session.inputs, batch_size=batch_size, seed=seed) if inputs is None else dict(inputs)
+    subject = Subject(
+        name=name,
+        artifact_sha256=sha256,
+        inputs=tuple(TensorSpec(key, array.shape, array.dtype.name) for key, array in arrays.items()),
+        batch_size=batch_size,
+        seed=seed if inputs is None else None,
+        properties=dict(session.properties),
+        load_ms=load_ms,
+    )
+    return Candidate(subject, stopwatch(partial(session.run, arrays)))
+
+
+def _open(target: Target, threads: int | None) -> tuple[Session, str, str | None, float | None]:
+    if isinstance(target, CheckableSession):
+        if threads is not None:
+            raise ValueError(
+                f"`threads` must be None for a session, whose threads are fixed, got {threads}; "
+                f"give the artifact, or load it with `exporters.load(artifact, threads={threads})`."
+            )
+        return target, type(target).__name__, None, None
+    artifact = _read_artifact(target)
+    import_runtime(SESSIONS, artifact.format)  # before the clock starts: a process imports once, whatever it loads
+    start_ns = time.perf_counter_ns()
+    session = load(artifact, threads=threads)
+    load_ms = (time.perf_counter_ns() - start_ns) / NANOSECONDS_PER_MILLISECOND
+    return session, artifact.path.name, artifact.sha256, load_ms
+
+
+def _read_artifact(target: object) -> Artifact:
+    if isinstance(target, Artifact):
+        return target
+    if isinstance(target, str | Path):
+        return Artifact.read(target)
+    raise TypeError(
+        f"`target` must be an artifact, its path or a session (with `inputs`, `outputs`, `properties` and `run`), "
+        f"got {type(target).__name__}; make a session of a module with `exporters.pytorch_session`."
+    )

@@ -1,0 +1,83 @@
+"""Arrays to run a network on when the user gives none."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from exporters.errors import InputError
+from exporters.signature import BATCH, TensorSpec
+
+
+def random_inputs(specs: Sequence[TensorSpec], *, batch_size: int, seed: int) -> dict[str, np.ndarray]:
+    """Seeded arrays that fit the inputs of a network.
+
+    Floating-point elements follow the standard normal distribution; integers and booleans are 0 or 1 with equal
+    probability, which any vocabulary accepts.
+
+    Args:
+        specs: Inputs of the network.
+        batch_size: Size of every dimension named ``"batch"``.
+        seed: Seed of the random generator.
+
+    Returns:
+        One contiguous array per input, by name.
+
+    Raises:
+        InputError: If a dimension other than the batch is dynamic, or an element type cannot be drawn.
+
+    Example:
+        >>> from exporters.profiling.inputs import random_inputs
+        >>> from exporters.signature import TensorSpec
+        >>> random_inputs([TensorSpec("x", ("batch", 3), "float16")], batch_size=2, seed=0)["x"].shape
+        (2, 3)
+    """
+    generator = np.random.default_rng(seed)
+    return {spec.name: _draw(spec, batch_size, generator) for spec in specs}
+
+
+def check_batch_size(specs: Sequence[TensorSpec], inputs: Mapping[str, np.ndarray] | None, *, batch_size: int) -> None:
+    """Raise `InputError` unless the network, and the inputs if there are any, have this batch size.
+
+    The batch is every dimension named ``"batch"``; in a network without one, the first dimension of the first input.
+
+    Args:
+        specs: Inputs of the network.
+        inputs: Arrays given by the user.
+        batch_size: Batch size to measure.
+
+    Raises:
+        InputError: If the network's batch is static and of another size, or an array has another batch size.
+    """
+    axes = [(spec, axis) for spec in specs for axis, size in enumerate(spec.shape) if size == BATCH]
+    if not axes:
+        axes = [(spec, 0) for spec in specs if spec.shape][:1]
+    for spec, axis in axes:
+        size = spec.shape[axis]
+        if isinstance(size, int) and size != batch_size:
+            raise InputError(
+                f"`batch_size` must be {size}, the static batch size of input `{spec.name}`, got {batch_size}; "
+                f"pass `batch_size={size}` or export with `dynamic_batch=True`."
+            )
+        array = None if inputs is None else inputs.get(spec.name)
+        if array is not None and array.shape[axis : axis + 1] != (batch_size,):
+            raise InputError(
+                f"`batch_size` must be the batch size of `inputs`, got {batch_size} and an array of shape "
+                f"{array.shape} for input `{spec.name}`."
+            )
+
+
+def _draw(spec: TensorSpec, batch_size: int, generator: np.random.Generator) -> np.ndarray:
+    shape: list[int] = []
+    for size in spec.shape:
+        if isinstance(size, str) and size != BATCH:
+            raise InputError(
+                f"`inputs` must be given for a network with dynamic dimensions besides the batch, "
+                f"got none and input `{spec.name}` of shape {spec.shape}."
+            )
+        shape.append(batch_size if isinstance(size, str) else size)
+    dtype = np.dtype(spec.dtype)
+    if dtype.kind == "f":
+        return generator.standard_normal(shape).astype(dtype)
+    if dtype.kind in "biu":
+        return generator.integers(2, size=shape).astype(dtype)
+    raise InputError(f"`inputs` must be given for elements of type {spec.dtype}, got none for input `{spec.name}`.")

@@ -1,0 +1,183 @@
+"""What a measurement found: raw latencies, what they were measured on, and the figures that follow from them."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from exporters.profiling.intervals import Estimate, count_stalls, quantile_estimate, required_samples
+from exporters.profiling.machine import Machine, Memory
+from exporters.profiling.options import ProfileOptions
+from exporters.profiling.subject import Subject, dump_result, load_result
+
+QUANTILES = {"p50_ms": 0.5, "p90_ms": 0.9, "p95_ms": 0.95, "p99_ms": 0.99}
+NANOSECONDS_PER_MILLISECOND = 1e6
+NANOSECONDS_PER_SECOND = 1e9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """Latency of one network on one machine, a single stream of runs, one after the other.
+
+    The raw latencies are kept and never clipped; every figure is computed from them. The intervals speak of this
+    instance, in this process, for independent runs: they are too narrow on a machine that drifts or stalls in bursts,
+    and the network loaded once more may be a few percent faster or slower.
+
+    Args:
+        subject: What was measured.
+        machine: Where, read just before.
+        options: How long.
+        first_ms: First run after loading (for a session: the first here), ms.
+        warm_up_ns: Latency of every later run of the warm-up, ns.
+        steady: Whether the warm-up reached a steady state.
+        latencies_ns: Latency of every measured run, ns.
+        memory: Resident memory of the process; ``None`` on systems other than Linux and macOS.
+    """
+
+    subject: Subject
+    machine: Machine
+    options: ProfileOptions
+    first_ms: float
+    warm_up_ns: tuple[int, ...]
+    steady: bool
+    latencies_ns: tuple[int, ...]
+    memory: Memory | None
+
+    @property
+    def runs(self) -> int:
+        """Number of measured runs."""
+        return len(self.latencies_ns)
+
+    @property
+    def complete(self) -> bool:
+        """Whether both the least count and the least time were reached before the time was over."""
+        enough_time = sum(self.latencies_ns) >= self.options.min_seconds * NANOSECONDS_PER_SECOND
+        return enough_time and self.runs >= self.options.min_runs
+
+    @property
+    def p50_ms(self) -> Estimate | None:
+        """Median latency, ms; ``None`` with fewer than 6 runs."""
+        return self._quantile("p50_ms")
+
+    @property
+    def p90_ms(self) -> Estimate | None:
+        """Latency that 90 % of the runs stay below, ms; ``None`` with fewer than 36 runs."""
+        return self._quantile("p90_ms")
+
+    @property
+    def p95_ms(self) -> Estimate | None:
+        """Latency that 95 % of the runs stay below, ms; ``None`` with fewer than 72 runs."""
+        return self._quantile("p95_ms")
+
+    @property
+    def p99_ms(self) -> Estimate | None:
+        """Latency that 99 % of the runs stay below, ms; ``None`` with fewer than 368 runs."""
+        return self._quantile("p99_ms")
+
+    @property
+    def refusals(self) -> dict[str, str]:
+        """Why a percentile is ``None``, by its name; empty if none is."""
+        return {
+            name: f"needs at least {required_samples(quantile)} runs for a 95 % interval, got {self.runs}; "
+            f"raise `min_runs`."
+            for name, quantile in QUANTILES.items()
+            if self.runs < required_samples(quantile)
+        }
+
+    @property
+    def mean_ms(self) -> float:
+        """Mean latency, ms."""
+        return float(np.mean(self.latencies_ns)) / NANOSECONDS_PER_MILLISECOND
+
+    @property
+    def min_ms(self) -> float:
+        """Smallest latency, ms."""
+        return min(self.latencies_ns) / NANOSECONDS_PER_MILLISECOND
+
+    @property
+    def samples_per_second(self) -> float:
+        """Throughput of this one stream: samples of all runs per second spent in them."""
+        return self.subject.batch_size * self.runs / sum(self.latencies_ns) * NANOSECONDS_PER_SECOND
+
+    @property
+    def stalls(self) -> int:
+        """Number of runs more than three interquartile ranges above the third quartile."""
+        return count_stalls(self.latencies_ns)
+
+    @property
+    def load_ms(self) -> float | None:
+        """Time from the file to a session ready to run, ms; ``None`` for a session."""
+        return self.subject.load_ms
+
+    @property
+    def threads(self) -> int | None:
+        """Threads that one run may use, read back from the runtime; ``None`` if it does not say."""
+        threads = self.subject.properties.get("threads")
+        return None if threads is None else int(threads)
+
+    @property
+    def active_precision(self) -> str | None:
+        """Type in which the network was computed, read back from the runtime; ``None`` if it does not say."""
+        precision = self.subject.properties.get("active_precision")
+        return None if precision is None else str(precision)
+
+    def summary(self) -> dict[str, Any]:
+        """Every figure by its name, without the raw latencies; values are of JSON types."""
+        percentiles = {name: self._quantile(name) for name in QUANTILES}
+        return {
+            "name": self.subject.name,
+            **{name: None if estimate is None else asdict(estimate) for name, estimate in percentiles.items()},
+            "refusals": self.refusals,
+            "mean_ms": self.mean_ms,
+            "min_ms": self.min_ms,
+            "samples_per_second": self.samples_per_second,
+            "runs": self.runs,
+            "stalls": self.stalls,
+            "steady": self.steady,
+            "complete": self.complete,
+            "load_ms": self.load_ms,
+            "first_ms": self.first_ms,
+            "memory": None if self.memory is None else asdict(self.memory),
+            "batch_size": self.subject.batch_size,
+            "threads": self.threads,
+            "active_precision": self.active_precision,
+        }
+
+    def to_json(self) -> str:
+        """One JSON object: schema version, raw latencies and everything else, and the summary for other readers."""
+        return dump_result("profile", asdict(self), self.summary())
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` wrote.
+
+        Args:
+            text: The JSON object.
+
+        Returns:
+            An equal profile. The figures are computed again from the raw latencies.
+
+        Raises:
+            ValueError: If ``text`` is not a profile of this schema version.
+        """
+        content = load_result("profile", text)
+        try:
+            memory = content["memory"]
+            return cls(
+                subject=Subject.from_content(content["subject"]),
+                machine=Machine(**content["machine"]),
+                options=ProfileOptions(**content["options"]),
+                first_ms=content["first_ms"],
+                warm_up_ns=tuple(content["warm_up_ns"]),
+                steady=content["steady"],
+                latencies_ns=tuple(content["latencies_ns"]),
+                memory=None if memory is None else Memory(**memory),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"`text` must be a whole profile, got one with a damaged field: {error!r}.") from error
+
+    def _quantile(self, name: str) -> Estimate | None:
+        if name in self.refusals:
+            return None
+        latencies_ms = np.divide(self.latencies_ns, NANOSECONDS_PER_MILLISECOND)
+        return quantile_estimate(latencies_ms, quantile=QUANTILES[name])
