@@ -16,13 +16,9 @@ _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 def repeated_units(model: nn.Module) -> list[str]:
-    """Elements of containers that are made of weighted modules; without two of them, leaves that compute something."""
+    """Paths of a network's blocks and stages; of one without two of them, of the leaves that compute something."""
     modules = module_paths(model)
-    units = [
-        path
-        for path, module in modules.items()
-        if path and isinstance(modules[path.rpartition(".")[0]], _CONTAINERS) and _is_composite(module)
-    ]
+    units = [path for path, module in modules.items() if path and _is_unit(module, modules[path.rpartition(".")[0]])]
     return units if len(units) > 1 else [path for path, module in modules.items() if _is_computing_leaf(module)]
 
 
@@ -137,9 +133,13 @@ class LayerReader:
         return self._reduce(feature.flatten(1))
 
 
-def _is_composite(module: nn.Module) -> bool:
-    has_children = next(module.children(), None) is not None
-    return has_children and not isinstance(module, _CONTAINERS) and any(p.ndim > 1 for p in module.parameters())
+def _is_unit(module: nn.Module, parent: nn.Module) -> bool:
+    if next(module.children(), None) is None or isinstance(module, _CONTAINERS):
+        return False
+    weights = sum(parameter.ndim > 1 for parameter in module.parameters())
+    alike = sum(type(child) is type(module) for child in parent.children())
+    # A convolution with its normalisation is no block, however often a block repeats it.
+    return weights >= 1 if isinstance(parent, _CONTAINERS) else weights >= 2 and alike >= 2
 
 
 def _is_computing_leaf(module: nn.Module) -> bool:

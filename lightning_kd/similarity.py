@@ -66,11 +66,12 @@ def similarity_map(
     so that memory does not grow with the number of layers. Batches of fewer than 4 samples, on which the estimator is
     undefined, are left out and not counted. Wrap ``batches`` to show progress.
 
-    Where no layers are named, those compared are the repeated units of a network: elements of ``nn.Sequential``,
-    ``nn.ModuleList`` or ``nn.ModuleDict`` that are made of weighted modules, such as the blocks and stages of a ResNet
-    or a transformer; in a network with fewer than two of them, every module without children that has parameters or is
-    an activation. Of these, the ones that run once per call and return one tensor with a row per sample, and of two
-    that return the very same tensor the inner one.
+    Where no layers are named, the repeated units of a network are compared, such as the blocks and stages of a ResNet
+    or a transformer: modules with weighted children that are elements of ``nn.Sequential``, ``nn.ModuleList`` or
+    ``nn.ModuleDict``, or have a sibling of the same class and at least two weight matrices. In a network with fewer
+    than two of them it is every module without children that has parameters or is an activation. Of these, the ones
+    that run once per call and return one tensor with a row per sample; of two that return the very same tensor, the
+    inner one.
 
     Args:
         student: A network.
