@@ -1,6 +1,6 @@
 """Latency of exported networks: one protocol, raw samples, percentiles with intervals.
 
-The modules beside `profiler` need only NumPy and the standard library, so that they can run on a device.
+Importing it takes NumPy and the standard library; a runtime is imported when a network of its format is loaded.
 """
 
 from exporters.profiling.comparison import Comparison

@@ -14,11 +14,10 @@ from exporters.profiling.inputs import check_batch_size, random_inputs
 from exporters.profiling.measure import TimedRun, stopwatch
 from exporters.profiling.options import check_count
 from exporters.profiling.subject import Subject
+from exporters.profiling.units import NANOSECONDS_PER_MILLISECOND
 from exporters.runtimes import SESSIONS, import_runtime
 from exporters.session import Session
 from exporters.signature import TensorSpec
-
-NANOSECONDS_PER_MILLISECOND = 1e6
 
 Target = Artifact | str | Path | Session
 
@@ -63,8 +62,6 @@ def open_candidate(
     """
     check_count("batch_size", batch_size, minimum=1)
     check_count("seed", seed, minimum=0)
-    if threads is not None:
-        check_count("threads", threads, minimum=1)
     session, name, sha256, load_ms = _open(target, threads)
     check_batch_size(session.inputs, inputs, batch_size=batch_size)
     arrays = random_inputs(session.inputs, batch_size=batch_size, seed=seed) if inputs is None else dict(inputs)

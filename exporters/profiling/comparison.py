@@ -10,8 +10,8 @@ from exporters.profiling.intervals import Estimate, quantile_estimate
 from exporters.profiling.machine import Machine
 from exporters.profiling.options import ProfileOptions
 from exporters.profiling.subject import Subject, dump_result, load_result
+from exporters.profiling.units import NANOSECONDS_PER_MILLISECOND
 
-NANOSECONDS_PER_MILLISECOND = 1e6
 # Instances of one network differ by a stable 1 to 2 %, depending on where their memory came to lie; five of each leave
 # some of that.
 SMALLEST_DIFFERENCE = 0.02

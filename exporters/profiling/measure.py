@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from exporters.profiling.options import ProfileOptions
+from exporters.profiling.units import NANOSECONDS_PER_SECOND
 
-NANOSECONDS = 1_000_000_000
 BLOCK_RUNS = 10
 
 TimedRun = Callable[[], int]
@@ -80,11 +80,11 @@ def warm_up(timed_run: TimedRun, options: ProfileOptions) -> WarmUp:
     """
     latencies: list[int] = []
     elapsed, window = 0, options.warm_up_window
-    while elapsed < options.max_warm_up_seconds * NANOSECONDS:
+    while elapsed < options.max_warm_up_seconds * NANOSECONDS_PER_SECOND:
         latencies.append(timed_run())
         elapsed += latencies[-1]
         window_is_full = len(latencies) % window == 0 and len(latencies) >= 2 * window
-        if window_is_full and elapsed >= options.min_warm_up_seconds * NANOSECONDS:
+        if window_is_full and elapsed >= options.min_warm_up_seconds * NANOSECONDS_PER_SECOND:
             before, now = median(latencies[-2 * window : -window]), median(latencies[-window:])
             if abs(now - before) <= options.warm_up_tolerance * before:
                 return WarmUp(tuple(latencies), steady=True)
@@ -143,8 +143,8 @@ def interleave(
 
 
 def _unfinished(runs: int, elapsed_ns: int, options: ProfileOptions) -> bool:
-    reached = runs >= options.min_runs and elapsed_ns >= options.min_seconds * NANOSECONDS
-    return not reached and elapsed_ns < options.max_seconds * NANOSECONDS
+    reached = runs >= options.min_runs and elapsed_ns >= options.min_seconds * NANOSECONDS_PER_SECOND
+    return not reached and elapsed_ns < options.max_seconds * NANOSECONDS_PER_SECOND
 
 
 @contextmanager

@@ -14,8 +14,8 @@ from exporters.profiling.measure import interleave, measure, warm_up
 from exporters.profiling.options import ProfileOptions
 from exporters.profiling.result import Profile
 from exporters.profiling.subject import Subject
+from exporters.profiling.units import NANOSECONDS_PER_MILLISECOND
 
-NANOSECONDS_PER_MILLISECOND = 1e6
 SITTINGS = 5
 
 

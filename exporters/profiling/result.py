@@ -9,10 +9,9 @@ from exporters.profiling.intervals import Estimate, count_stalls, quantile_estim
 from exporters.profiling.machine import Machine, Memory
 from exporters.profiling.options import ProfileOptions
 from exporters.profiling.subject import Subject, dump_result, load_result
+from exporters.profiling.units import NANOSECONDS_PER_MILLISECOND, NANOSECONDS_PER_SECOND
 
 QUANTILES = {"p50_ms": 0.5, "p90_ms": 0.9, "p95_ms": 0.95, "p99_ms": 0.99}
-NANOSECONDS_PER_MILLISECOND = 1e6
-NANOSECONDS_PER_SECOND = 1e9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,4 @@
+"""Conversions of time."""
+
+NANOSECONDS_PER_MILLISECOND = 1e6
+NANOSECONDS_PER_SECOND = 1e9
