@@ -33,9 +33,10 @@ def capture(network: Network) -> ExportedProgram:
         with torch.no_grad():
             program = torch.export.export(network.module, network.example, dynamic_shapes=(shapes,))
     except TORCH_ERRORS as error:
+        reason = str(error).strip().partition("\n")[0]
         raise CaptureError(
             f"`model` must be traceable by torch.export, but {type(network.module.module).__name__} raised "
-            f"{type(error).__name__}: {error} Take Python control flow that depends on tensor values, and batch sizes "
+            f"{type(error).__name__}: {reason} Take Python control flow that depends on tensor values, and batch sizes "
             f"written as numbers, out of its forward."
         ) from error
     _check_ranges(network, program)

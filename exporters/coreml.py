@@ -18,6 +18,7 @@ from exporters.parity import Precision
 from exporters.quiet import errors_only, no_progress_bars
 from exporters.readback import FoundTensor, check_signature
 from exporters.signature import DimensionRange, Signature, TensorSpec
+from exporters.verification import verify_half
 
 with errors_only("coremltools", "torch.utils._pytree"):
     # On Linux coremltools logs that Apple's libraries are missing, and that newer versions of others are untested.
@@ -108,6 +109,8 @@ class CoreMLExporter:
         _check_layers(program, main)
         found, total = check_weights(program, list(constants.values()), precision=artifact.precision)
         notes = [f"{found} of {total} weights of the network were found in the package, equal up to rounding."]
+        if artifact.precision == "fp16":
+            notes.append(verify_half(network))
         if signature.dimensions:
             notes.append("Flexible shapes usually keep Core ML off the Neural Engine.")
         return replace(

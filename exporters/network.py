@@ -91,7 +91,7 @@ def prepare(model: nn.Module, example_inputs: ExampleInputs, *, batch: Dimension
     example, keywords, names = _bind(module.forward, example_inputs)
     if batch is not None:
         example = _with_batch(example, names, batch)
-    network = PositionalNetwork(module, keywords)
+    network = PositionalNetwork(module, keywords).eval()
     inputs = tuple(
         _tensor_spec(name, tensor, ((BATCH, *tensor.shape[1:]) if batch else tensor.shape))
         for name, tensor in zip(names, example, strict=True)
@@ -134,7 +134,7 @@ def named_tensors(output: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+    return tensor.to(dtype) if tensor.is_floating_point() and tensor.dtype != dtype else tensor
 
 
 def _evaluation_copy(model: nn.Module) -> nn.Module:

@@ -1,7 +1,7 @@
 """Export to ONNX, verified in ONNX Runtime."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
@@ -17,7 +17,7 @@ from exporters.parity import Precision
 from exporters.readback import FoundTensor, check_signature
 from exporters.sessions.onnxruntime import OnnxRuntimeSession
 from exporters.signature import DimensionRange, Signature
-from exporters.verification import verify_session
+from exporters.verification import verify_half, verify_session
 
 # A protobuf message, which an ONNX file is, holds less than 2 GiB.
 _LARGEST_BYTES = 2**31 - 1
@@ -78,6 +78,7 @@ class OnnxExporter:
         check_signature(artifact.signature, *(_found(values) for values in (model.graph.input, model.graph.output)))
         if artifact.precision == "fp16":
             _check_half(model)
+            artifact = replace(artifact, notes=(verify_half(network),))
         return verify_session(artifact, network, OnnxRuntimeSession)
 
     def _to_onnx(self, network: Network) -> onnx.ModelProto:
@@ -95,6 +96,8 @@ class OnnxExporter:
             raise ConversionError(f"`model` must be convertible to ONNX, but torch.onnx raised: {error}") from error
         if converted is None:
             raise ConversionError("`model` must be convertible to ONNX, but torch.onnx returned nothing.")
+        for weight in tuple(converted.model.graph.initializers.values()):
+            weight.name = str(weight.name).removeprefix("module.")
         return converted.model_proto
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import openvino
 import torch
 
 from exporters.artifact import Artifact
@@ -13,10 +12,14 @@ from exporters.capture import capture
 from exporters.errors import ConversionError
 from exporters.network import TORCH_ERRORS, Network
 from exporters.parity import Precision
+from exporters.quiet import no_telemetry
 from exporters.readback import FoundTensor, check_signature
 from exporters.sessions.openvino import OpenVINOSession
 from exporters.signature import DimensionRange, Signature, TensorSpec
 from exporters.verification import verify_session
+
+with no_telemetry():
+    import openvino
 
 _UNBOUNDED = 2**63 - 1
 _CONVERSION_ERRORS = (
@@ -65,7 +68,12 @@ class OpenVINOExporter:
 
     def verify(self, artifact: Artifact, network: Network) -> Artifact:
         """Check names, ranges, types and numbers of the written file; see `exporters.exporter.Exporter.verify`."""
-        model = openvino.Core().read_model(artifact.path)
+        try:
+            model = openvino.Core().read_model(artifact.path)
+        except RuntimeError as error:
+            raise ConversionError(
+                f"{artifact.path.name} must be readable by OpenVINO, but it is not: {error}"
+            ) from error
         check_signature(artifact.signature, *(_found(ports) for ports in (model.inputs, model.outputs)))
         if artifact.precision == "fp16":
             _check_half(model)

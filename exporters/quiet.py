@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
 
@@ -29,3 +30,20 @@ def no_progress_bars() -> Iterator[None]:
     """Hold back progress bars, which are written to standard error without a switch to turn them off."""
     with contextlib.redirect_stderr(io.StringIO()):
         yield
+
+
+@contextlib.contextmanager
+def no_telemetry() -> Iterator[None]:
+    """Import OpenVINO without its telemetry.
+
+    `openvino_telemetry` reports every import and conversion to a server, and forks this process from a thread to do so;
+    a fork of a process with worker threads may hang. OpenVINO does without where the package cannot be imported.
+    """
+    name = "openvino_telemetry"
+    before = {name: sys.modules[name]} if name in sys.modules else {}
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+        sys.modules.update(before)

@@ -20,7 +20,7 @@ def check_threads(threads: int | None) -> int:
     limit = available_threads()
     if threads is None:
         return limit
-    if isinstance(threads, bool) or not 1 <= threads <= limit:
+    if type(threads) is not int or not 1 <= threads <= limit:
         raise ValueError(
             f"`threads` must be None or a whole number from 1 to {limit} (processors that this process may use), "
             f"got {threads!r}."

@@ -3,11 +3,14 @@
 from collections.abc import Mapping
 
 import numpy as np
-import openvino
 
 from exporters.artifact import Artifact
 from exporters.errors import ArtifactError, ExportError
+from exporters.quiet import no_telemetry
 from exporters.session import InferencePrecision
+
+with no_telemetry():
+    import openvino
 
 _PRECISION_NAMES = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}
 

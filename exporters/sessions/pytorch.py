@@ -10,7 +10,7 @@ from exporters.threads import check_threads
 
 
 class PyTorchSession:
-    """A network run eagerly by PyTorch on the CPU in float32.
+    """A network run eagerly by PyTorch on the CPU, in the type of its module.
 
     Args:
         network: The network.
@@ -31,7 +31,7 @@ class PyTorchSession:
             "runtime_version": torch.__version__,
             "device": "CPU",
             "threads": self._threads,
-            "active_precision": "fp32",
+            "active_precision": {torch.float32: "fp32", torch.float16: "fp16"}[network.module.dtype],
         }
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -1,0 +1,117 @@
+"""Networks whose every layer matters, and ways to break an export."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+
+def _randomise_batch_norm(model: nn.Module) -> nn.Module:
+    """Give every batch norm an affine map and statistics: initial values make whole branches of a network vanish."""
+    generator = torch.Generator().manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
+            for tensor, low, high in (
+                (module.weight, 0.5, 1.5),
+                (module.bias, -0.5, 0.5),
+                (module.running_mean, -0.5, 0.5),
+                (module.running_var, 0.5, 1.5),
+            ):
+                tensor.data.uniform_(low, high, generator=generator)
+    return model
+
+
+class SmallNet(nn.Module):
+    """A convolution with batch norm, and a linear layer with its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 4, (3, 3))
+        self.norm = nn.BatchNorm2d(4)
+        self.head = nn.Linear(4, 5)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.head(self.norm(self.convolution(image)).relu().mean((2, 3)))
+
+
+@pytest.fixture
+def randomise_batch_norm() -> Callable[[nn.Module], nn.Module]:
+    return _randomise_batch_norm
+
+
+@pytest.fixture
+def small_net() -> nn.Module:
+    return _randomise_batch_norm(SmallNet())
+
+
+@pytest.fixture
+def image() -> Tensor:
+    return torch.randn(1, 3, 8, 8)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrokenExporter:
+    """An exporter around another one that does what a faulty converter would.
+
+    Args:
+        exporter: Writes and checks.
+        damage: Changes the written file, given its path.
+        mistake: Changes the copy of the module that is converted.
+    """
+
+    exporter: object
+    damage: Callable = lambda path: None
+    mistake: Callable = lambda module: module
+
+    format = property(lambda self: self.exporter.format)
+    suffix = property(lambda self: self.exporter.suffix)
+    versions = property(lambda self: self.exporter.versions)
+
+    def convert(self, network, path, **options):
+        wrong = copy.deepcopy(network.module)
+        wrong.module = self.mistake(wrong.module)
+        self.exporter.convert(replace(network, module=wrong), path, **options)
+        self.damage(path)
+
+    def verify(self, artifact, network):
+        return self.exporter.verify(artifact, network)
+
+
+@pytest.fixture
+def broken_exporter() -> type[BrokenExporter]:
+    return BrokenExporter
+
+
+class SwapAxes(nn.Module):
+    """A module whose input has height and width swapped."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, image):
+        return self.module(image.transpose(2, 3))
+
+
+def _without_statistics(module):
+    module.norm.reset_running_stats()
+    return module
+
+
+def _without_activation(module):
+    module.norm = nn.Sequential(module.norm, nn.Hardtanh(-0.2, 0.2))
+    return module
+
+
+def _one_weight_changed(module):
+    module.head.weight.data[1, 2] += 0.01
+    return module
+
+
+@pytest.fixture(params=[SwapAxes, _without_statistics, _without_activation, _one_weight_changed])
+def mistake(request) -> Callable[[nn.Module], nn.Module]:
+    """What a faulty conversion may do to a network without changing its names and shapes."""
+    return request.param
