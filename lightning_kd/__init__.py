@@ -1,6 +1,6 @@
 """Knowledge distillation for PyTorch Lightning: one callback distils any LightningModule from any teacher."""
 
-from lightning_kd.callbacks import KnowledgeDistillation
+from lightning_kd.callbacks import ExportStudent, KnowledgeDistillation, LatencyMonitor
 from lightning_kd.distiller import Distiller, Losses
 from lightning_kd.layout import Layout
 from lightning_kd.mixin import DistillationMixin
@@ -14,9 +14,11 @@ __all__ = [
     "CKAKD",
     "DistillationMixin",
     "Distiller",
+    "ExportStudent",
     "FeatureKD",
     "FrozenTeacher",
     "KnowledgeDistillation",
+    "LatencyMonitor",
     "Layout",
     "LogitKD",
     "Losses",

@@ -11,9 +11,11 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.model_helpers import is_overridden
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from exporters.network import ExampleInputs
 from lightning_kd.errors import KDError, SetupError, TapError
 from lightning_kd.taps import Inputs, module_paths, resolve_module
 
@@ -85,6 +87,36 @@ def training_inputs(
             f"could not follow a training batch to the student ({type(error).__name__}: {error}): pass "
             "example_inputs=, one input of the student, to the callback."
         ) from error
+
+
+def student_example(
+    trainer: pl.Trainer, pl_module: pl.LightningModule, student: nn.Module, *, batch_size: int
+) -> ExampleInputs:
+    """Real inputs of the student in the form that exporters take.
+
+    Args:
+        trainer: The Trainer.
+        pl_module: The module in training.
+        student: The student inside it.
+        batch_size: Samples to keep, if the training batch has as many.
+
+    Returns:
+        A tuple of positional tensors, or a dict of keyword tensors.
+
+    Raises:
+        SetupError: If no input can be found, or it is given partly by position and partly by keyword.
+    """
+    with isolate_rng():
+        inputs = training_inputs(trainer, pl_module, student, 1)[0]
+    values = [*inputs.args, *inputs.kwargs.values()]
+    if (inputs.args and inputs.kwargs) or not all(isinstance(value, torch.Tensor) for value in values):
+        raise SetupError(
+            f"the student is called with {len(inputs.args)} positional arguments and keywords {list(inputs.kwargs)}; "
+            "an export needs tensors, all of one kind: pass example_inputs= to the callback."
+        )
+    if inputs.kwargs:
+        return {name: value[:batch_size].cpu() for name, value in inputs.kwargs.items()}
+    return tuple(value[:batch_size].cpu() for value in inputs.args)
 
 
 def _reach(student: nn.Module, run: Callable[[], object]) -> Inputs:

@@ -1,0 +1,147 @@
+"""The callback that exports the student when training ends."""
+
+import copy
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from torch import nn
+from typing_extensions import override
+
+import exporters
+from exporters.artifact import sha256_of
+from exporters.network import ExampleInputs
+from exporters.parity import Precision
+from exporters.runtimes import EXPORTERS, import_runtime
+from lightning_kd._checks import check_choice
+from lightning_kd.callbacks._student import find_student, student_example
+from lightning_kd.errors import SetupError
+
+
+class ExportStudent(pl.Callback):
+    """Exports the student when ``fit`` ends, to one runtime or several, each checked against PyTorch number by number.
+
+    A failed check raises: the run ends with an error and no file. What is missing (a runtime, a checkpoint callback, a
+    folder that can be written) raises before training starts. Under DDP the first process exports.
+
+    Args:
+        to: Format or formats: ``"onnx"``, ``"openvino"``, ``"coreml"``.
+        folder: Where the files go; ``None`` is ``export`` below the Trainer's log folder.
+        student: Path of the student inside the LightningModule; ``""`` is the module itself, through its ``forward``.
+        weights: ``"best"`` exports the checkpoint that the Trainer's checkpoint callback calls best, ``"last"`` the
+            weights at the end of training.
+        precision: ``"fp32"`` or ``"fp16"``.
+        dynamic_batch: Batch sizes to accept, both ends included; ``True`` is ``(1, 32)``, ``False`` only 1.
+        example_inputs: Input of the student; ``None`` takes real ones from the training data.
+
+    Raises:
+        ValueError: If ``to``, ``weights`` or ``precision`` is unknown.
+
+    Example:
+        >>> import lightning as L
+        >>> trainer = L.Trainer(callbacks=[ExportStudent(to=["onnx", "openvino"], student="net")], logger=False)
+    """
+
+    def __init__(
+        self,
+        to: str | Sequence[str] = "onnx",
+        *,
+        folder: str | None = None,
+        student: str = "",
+        weights: Literal["best", "last"] = "best",
+        precision: Precision = "fp32",
+        dynamic_batch: bool | tuple[int, int] = False,
+        example_inputs: Any = None,
+    ) -> None:
+        self.to = (to,) if isinstance(to, str) else tuple(to)
+        for target in self.to:
+            check_choice("to", target, tuple(EXPORTERS))
+        check_choice("weights", weights, ("best", "last"))
+        check_choice("precision", precision, ("fp32", "fp16"))
+        self.folder = folder
+        self.student = student
+        self.weights = weights
+        self.precision: Precision = precision
+        self.dynamic_batch = dynamic_batch
+        self.example_inputs = example_inputs
+        self.artifacts: dict[str, exporters.Artifact] = {}
+
+    @override
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
+        for target in self.to:
+            import_runtime(EXPORTERS, target)
+        if self.weights == "best" and trainer.checkpoint_callback is None:
+            raise SetupError(
+                "`weights='best'` needs a checkpoint callback that knows the best checkpoint, the Trainer has none: "
+                "add ModelCheckpoint(monitor=...), or pass weights='last'."
+            )
+        self._example = self._read_example(trainer, pl_module)
+        self._target = self._make_folder(trainer)
+
+    def _read_example(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> ExampleInputs:
+        if self.example_inputs is not None:
+            example: ExampleInputs = self.example_inputs
+            return example
+        student = find_student(pl_module, self.student)
+        return student_example(trainer, pl_module, student, batch_size=2 if self.dynamic_batch else 1)
+
+    def _make_folder(self, trainer: pl.Trainer) -> Path:
+        base = trainer.log_dir or trainer.default_root_dir
+        folder = Path(base) / "export" if self.folder is None else Path(self.folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SetupError(
+                f"`folder` must be a folder that can be written, got {folder}: {error.strerror}."
+            ) from error
+        return folder
+
+    @override
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        student = copy.deepcopy(find_student(pl_module, self.student))
+        metadata = self._load_best(trainer, student) if self.weights == "best" else {}
+        for target in self.to:
+            path = self._target / f"student{_suffix(target)}"
+            artifact = exporters.export(
+                student,
+                self._example,
+                to=target,  # type: ignore[arg-type]
+                path=path,
+                precision=self.precision,
+                dynamic_batch=self.dynamic_batch,
+                metadata=metadata,
+            )
+            self.artifacts[target] = artifact
+            rank_zero_info(f"Exported the student to {artifact.path} ({artifact.size_bytes} bytes).")
+
+    def _load_best(self, trainer: pl.Trainer, student: nn.Module) -> Mapping[str, str]:
+        path = getattr(trainer.checkpoint_callback, "best_model_path", "")
+        if not path:
+            raise SetupError(
+                "`weights='best'`: the checkpoint callback saved nothing in this run, so there is no best checkpoint: "
+                "train until it saves one, or pass weights='last'."
+            )
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+        except pickle.UnpicklingError as error:
+            raise SetupError(
+                f"`weights='best'`: the checkpoint {path} holds objects other than tensors and plain values, as "
+                "save_hyperparameters() puts there, and is not unpickled: pass weights='last'."
+            ) from error
+        prefix = f"{self.student}." if self.student else ""
+        own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        student.load_state_dict(own)
+        return {"checkpoint": Path(path).name, "checkpoint_sha256": sha256_of(Path(path))}
+
+
+def _suffix(target: str) -> str:
+    suffix: str = import_runtime(EXPORTERS, target)().suffix
+    return suffix
