@@ -11,7 +11,7 @@ from exporters.profiling.comparison import Comparison, as_sittings
 from exporters.profiling.intervals import median_ratio
 from exporters.profiling.machine import memory_between, read_machine, read_memory
 from exporters.profiling.measure import interleave, measure, warm_up
-from exporters.profiling.options import ProfileOptions
+from exporters.profiling.options import ProfileOptions, check_count
 from exporters.profiling.result import Profile
 from exporters.profiling.subject import Subject
 from exporters.profiling.units import NANOSECONDS_PER_MILLISECOND
@@ -41,7 +41,7 @@ def profile(
 
     Args:
         target: An artifact, the path of its file or manifest, or a session that is loaded already (PyTorch's too).
-        threads: Threads that one run may use; ``None`` for the runtime's default. Must be ``None`` for a session.
+        threads: Threads that one run may use; ``None`` for every processor at hand. Must be ``None`` for a session.
         batch_size: Samples per run.
         seed: Seed of the random inputs.
         inputs: Arrays to run on, by input name; random ones if ``None``.
@@ -114,7 +114,7 @@ def compare(
     Args:
         first: The network to compare with; see `profile`.
         second: The network that the verdict is about.
-        threads: Threads that one run may use; ``None`` for the runtime's default. Must be ``None`` for sessions.
+        threads: Threads that one run may use; ``None`` for every processor at hand. Must be ``None`` for sessions.
         batch_size: Samples per run.
         seed: Seed of the random inputs, of the order of the blocks and of the resampling.
         inputs: Arrays to run both on, by input name; random ones if ``None``.
@@ -130,6 +130,7 @@ def compare(
         ArtifactError: As for `profile`.
     """
     options = options or ProfileOptions()
+    check_count("seed", seed, minimum=0)
     machine = read_machine()
     generator = np.random.default_rng(seed)
     open_one = partial(open_candidate, threads=threads, batch_size=batch_size, seed=seed, inputs=inputs)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporters.profiling.intervals import (
@@ -94,6 +94,7 @@ def test_stalls_are_those_beyond_scipys_interquartile_range(samples):
     assert count_stalls(samples) == sum(sample > fence for sample in samples)
 
 
+@settings(max_examples=10)
 @given(st.lists(st.lists(st.floats(0.1, 10), min_size=2, max_size=2), min_size=1, max_size=8), st.floats(0.1, 10))
 def test_ratio_of_a_network_and_its_exact_multiple_is_that_multiple(blocks, factor):
     estimate = median_ratio([np.multiply(blocks, factor)], [blocks], seed=0)
@@ -121,13 +122,13 @@ def test_ratio_interval_of_one_sitting_agrees_with_scipys_paired_bootstrap():
 
 def test_ratio_interval_covers_the_truth_under_disturbances_that_last_a_round():
     covered = 0
-    for seed in range(60):
+    for seed in range(30):
         generator = np.random.default_rng(seed)
         disturbance = generator.lognormal(0.0, 0.3, (30, 1))
         above, below = (disturbance * generator.lognormal(0.0, 0.02, (30, 5)) for _ in range(2))
         estimate = median_ratio([1.1 * above], [below], seed=seed)
         covered += estimate.low <= 1.1 <= estimate.high
-    assert covered >= 52  # mean 57 of 60, standard deviation 1.7; three deviations below
+    assert covered >= 25  # mean 28.5 of 30, standard deviation 1.2: three deviations below
 
 
 def test_instances_that_differ_widen_the_interval():
