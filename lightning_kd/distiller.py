@@ -139,11 +139,12 @@ class Distiller:
     def _build_adapters(self, example: Inputs) -> None:
         self.detach()
         self.attach()
-        with looking_only(self.student):
-            self._observe(example)
-            student, teacher = self._observe(example)
-        for objective in self.objectives.values():
-            objective.build(Probe(self.student, student), Probe(self.teacher.module, teacher))
+        with self._detached_on_error():
+            with looking_only(self.student):
+                self._observe(example)
+                student, teacher = self._observe(example)
+            for objective in self.objectives.values():
+                objective.build(Probe(self.student, student), Probe(self.teacher.module, teacher))
 
     def _observe(self, example: Inputs) -> tuple[Observation, Observation]:
         """Run both models; the first run finds the taps that later operations overwrite, the second copies them."""
@@ -162,8 +163,10 @@ class Distiller:
         for objective in self.objectives.values():
             objective.locate(self.student, self.teacher.module)
         student_taps = [tap for objective in self.objectives.values() for tap in objective.student_taps]
-        self.teacher.tap(tap for objective in self.objectives.values() for tap in objective.teacher_taps)
-        self._recorder = TapRecorder(self.student, student_taps, name="student")
+        teacher_taps = [tap for objective in self.objectives.values() for tap in objective.teacher_taps]
+        with self._detached_on_error():
+            self._recorder = TapRecorder(self.student, student_taps, name="student")
+            self.teacher.tap(teacher_taps)
         self._proven = False
 
     def detach(self) -> None:
@@ -172,6 +175,14 @@ class Distiller:
             self._recorder.detach()
             self._recorder = None
         self.teacher.untap()
+
+    @contextmanager
+    def _detached_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.detach()
+            raise
 
     def _attached(self) -> TapRecorder:
         self.attach()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from lightning_kd.callbacks._student import find_student, naming_those_that_run, training_inputs
-from lightning_kd.distiller import Distiller, Losses
+from lightning_kd.distiller import Distiller, Losses, check_strangers
 from lightning_kd.errors import SetupError
 from lightning_kd.first_step import Allowance
 from lightning_kd.hidden import add_hidden_child
@@ -79,9 +79,10 @@ class KnowledgeDistillation(pl.Callback):
             raise SetupError(f"`name` must be made of letters, digits and underscores, got {name!r}.")
         if input_transform is not None and isinstance(teacher, FrozenTeacher):
             raise SetupError("`input_transform` must be given to the FrozenTeacher itself when `teacher` is one.")
-        self.teacher = (
-            teacher if isinstance(teacher, FrozenTeacher) else FrozenTeacher(teacher, input_transform=input_transform)
-        )
+        if not isinstance(teacher, nn.Module):
+            raise SetupError(f"`teacher` must be a torch.nn.Module with its weights loaded, got {teacher!r}.")
+        self.teacher = teacher
+        self.input_transform = input_transform
         self.student = student
         self.objectives = objectives
         self.task_weight = task_weight
@@ -104,7 +105,9 @@ class KnowledgeDistillation(pl.Callback):
         self._leave()
         check_trainer(trainer, pl_module, self)
         student = find_student(pl_module, self.student)
-        if any(module is self.teacher.module for module in pl_module.modules()):
+        check_strangers(student, self.teacher)
+        inner = self.teacher.module if isinstance(self.teacher, FrozenTeacher) else self.teacher
+        if any(module is inner for module in pl_module.modules()):
             raise SetupError(
                 "`teacher` is also a submodule of the LightningModule, which would train it and put it in every "
                 "checkpoint: keep it out of the module and pass it to the callback only."
@@ -119,9 +122,10 @@ class KnowledgeDistillation(pl.Callback):
         """The distiller of an earlier ``fit`` of this student, whose adapters have learnt, or a new one."""
         distiller = self._distiller
         if distiller is None or distiller.student is not student:
-            distiller = Distiller(
-                student, self.teacher, self.objectives, task_weight=self.task_weight, allow=self.allow
-            )
+            teacher = self.teacher
+            if not isinstance(teacher, FrozenTeacher):
+                teacher = FrozenTeacher(teacher, input_transform=self.input_transform)
+            distiller = Distiller(student, teacher, self.objectives, task_weight=self.task_weight, allow=self.allow)
         if distiller.needs_examples:
             distiller.build(self._examples(trainer, pl_module, distiller), broadcast=trainer.strategy.broadcast)
         distiller.attach()
