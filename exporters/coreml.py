@@ -1,5 +1,6 @@
 """Export to a Core ML program, whose structure and weights are checked on any system."""
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -71,30 +72,11 @@ class CoreMLExporter:
 
     def convert(self, network: Network, path: Path, *, precision: Precision, metadata: Mapping[str, str]) -> None:
         """Write ``network`` to ``path``; see `exporters.exporter.Exporter.convert`."""
-        signature = core_ml_signature(network.signature)
         program = _supported(capture(network))
-        precisions = {"fp32": coremltools.precision.FLOAT32, "fp16": coremltools.precision.FLOAT16}
-        try:
-            with no_progress_bars(), errors_only("coremltools"):
-                model = coremltools.convert(
-                    program,
-                    inputs=[_tensor_type(spec, signature) for spec in signature.inputs],
-                    outputs=[
-                        coremltools.TensorType(name=spec.name, dtype=np.dtype(spec.dtype).type)
-                        for spec in signature.outputs
-                    ],
-                    convert_to="mlprogram",
-                    minimum_deployment_target=coremltools.target[self.minimum_deployment_target],
-                    compute_precision=precisions[precision],
-                    skip_model_load=True,
-                )
-        except (*TORCH_ERRORS, NotImplementedError) as error:
-            raise ConversionError(
-                f"`model` must be convertible to Core ML, but coremltools raised {type(error).__name__}: {error}"
-                f"{' Try dynamic_batch=False.' if signature.dimensions else ''}"
-            ) from error
-        model.user_defined_metadata.update(metadata)
-        model.save(str(path))
+        with tempfile.TemporaryDirectory() as draft, no_progress_bars(), errors_only("coremltools"):
+            model = self._to_core_ml(program, core_ml_signature(network.signature), precision, draft)
+            model.user_defined_metadata.update(metadata)
+            model.save(str(path))
 
     def verify(self, artifact: Artifact, network: Network) -> Artifact:
         """Check structure and weights of the written package; see `exporters.exporter.Exporter.verify`."""
@@ -116,6 +98,28 @@ class CoreMLExporter:
         return replace(
             artifact, signature=signature, verified_on="structure and weights; not executed", notes=tuple(notes)
         )
+
+    def _to_core_ml(self, program: ExportedProgram, signature: Signature, precision: Precision, folder: str) -> Any:
+        precisions = {"fp32": coremltools.precision.FLOAT32, "fp16": coremltools.precision.FLOAT16}
+        outputs = [
+            coremltools.TensorType(name=spec.name, dtype=np.dtype(spec.dtype).type) for spec in signature.outputs
+        ]
+        try:
+            return coremltools.convert(
+                program,
+                inputs=[_tensor_type(spec, signature) for spec in signature.inputs],
+                outputs=outputs,
+                convert_to="mlprogram",
+                minimum_deployment_target=coremltools.target[self.minimum_deployment_target],
+                compute_precision=precisions[precision],
+                skip_model_load=True,
+                package_dir=str(Path(folder, "draft.mlpackage")),
+            )
+        except (*TORCH_ERRORS, NotImplementedError) as error:
+            raise ConversionError(
+                f"`model` must be convertible to Core ML, but coremltools raised {type(error).__name__}: {error}"
+                f"{' Try dynamic_batch=False.' if signature.dimensions else ''}"
+            ) from error
 
 
 def core_ml_signature(signature: Signature) -> Signature:

@@ -63,27 +63,28 @@ def check_weights(
 
 
 def _expected(program: ExportedProgram) -> Iterator[_Weight]:
+    values = _values(program)
     signature = program.graph_signature
-    names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
-    values: dict[fx.Node, Tensor] = {
-        node: program.state_dict[names[node.name]].double()
-        for node in program.graph.nodes
-        if names.get(node.name) in program.state_dict and node.users
-    }
+    paths = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    names = {node: paths[node.name].removeprefix("module.") for node in values}
     folded: set[fx.Node] = set()
     for node in program.graph.nodes:
         if _kind(node) == _BATCH_NORM and _is_foldable(node, values):
-            weight, bias = _fold(node, values)
             convolution: Any = node.args[0]
-            yield _Weight(names[convolution.args[1].name], weight, required=True)
-            yield _Weight(f"{names[convolution.args[1].name]} (bias)", bias, required=True)
-            folded |= {
-                argument for argument in (*convolution.args[1:], *node.args[1:]) if isinstance(argument, fx.Node)
-            }
+            weight, bias = _fold(node, values)
+            yield _Weight(names[convolution.args[1]], weight, required=True)
+            yield _Weight(f"{names[convolution.args[1]]} (bias)", bias, required=True)
+            folded |= {argument for argument in (*convolution.args, *node.args) if isinstance(argument, fx.Node)}
     for node, value in values.items():
-        if node not in folded and value.is_floating_point():
-            required = all(_kind(user) in _KEPT_BY for user in node.users)
-            yield _Weight(names[node.name], value, required=required)
+        if node not in folded:
+            yield _Weight(names[node], value, required=all(_kind(user) in _KEPT_BY for user in node.users))
+
+
+def _values(program: ExportedProgram) -> dict[fx.Node, Tensor]:
+    signature = program.graph_signature
+    paths = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    used = {node: program.state_dict.get(paths.get(node.name, "")) for node in program.graph.nodes if node.users}
+    return {node: value.double() for node, value in used.items() if value is not None and value.is_floating_point()}
 
 
 def _is_foldable(batch_norm: Any, values: Mapping[fx.Node, Tensor]) -> bool:

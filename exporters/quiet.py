@@ -10,14 +10,14 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def errors_only(*names: str) -> Iterator[None]:
-    """Hold back deprecation warnings, and what the loggers ``names`` say below the level of an error."""
+    """Hold back deprecation and clean-up warnings, and what the loggers ``names`` say below the level of an error."""
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            for category in (DeprecationWarning, FutureWarning, SyntaxWarning):
+            for category in (DeprecationWarning, FutureWarning, ResourceWarning, SyntaxWarning):
                 warnings.simplefilter("ignore", category)
             yield
     finally:
