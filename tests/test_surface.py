@@ -1,0 +1,41 @@
+"""What the package shows, and what importing it costs."""
+
+import subprocess
+import sys
+import types
+
+import pytest
+
+import exporters
+import lightning_kd
+from lightning_kd import callbacks, objectives, teachers
+
+
+@pytest.mark.parametrize("module", [lightning_kd, callbacks, objectives, teachers, exporters])
+def test_all_is_the_public_surface(module):
+    visible = {
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and not isinstance(value, types.ModuleType)
+    }
+    assert sorted(visible) == sorted(module.__all__)
+    assert len(set(module.__all__)) == len(module.__all__)
+
+
+def test_importing_loads_no_runtime_and_touches_no_gpu():
+    script = (
+        "import sys, lightning_kd, torch\n"
+        "heavy = {'onnx', 'onnxruntime', 'onnxscript', 'openvino', 'coremltools', 'executorch', 'sklearn', 'timm'}\n"
+        "print(sorted(heavy & set(sys.modules)), torch.cuda.is_initialized())"
+    )
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=False)
+    assert run.stdout.strip() == "[] False", run.stderr
+
+
+def test_exporters_never_import_the_training_side():
+    script = (
+        "import sys, exporters, exporters.pipeline, exporters.profiling\n"
+        "print({'lightning', 'lightning_kd'} & set(sys.modules))"
+    )
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=False)
+    assert run.stdout.strip() == "set()", run.stderr
