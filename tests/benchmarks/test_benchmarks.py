@@ -1,0 +1,70 @@
+"""The benchmarks run from the command line and print what programs read from them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+pytestmark = pytest.mark.slow
+
+
+def run(script, *arguments, **environment):
+    """Last line that the script prints, read as JSON."""
+    finished = subprocess.run(
+        [sys.executable, BENCHMARKS / script, "--quick", "--json", *arguments],
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    return json.loads(finished.stdout.splitlines()[-1])
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Folder with random images in the form of the data set's file."""
+    generator = np.random.default_rng(0)
+    (tmp_path / "fashion_mnist").mkdir()
+    np.savez(
+        tmp_path / "fashion_mnist" / "fashion_mnist_70k.npz",
+        train_x=generator.integers(256, size=(200, 28, 28), dtype=np.uint8),
+        train_y=(np.arange(200) % 10).astype(np.uint8),
+        test_x=generator.integers(256, size=(50, 28, 28), dtype=np.uint8),
+        test_y=(np.arange(50) % 10).astype(np.uint8),
+    )
+    return tmp_path
+
+
+def test_step_cost_prints_a_ratio_per_objective_and_what_the_parts_cost():
+    result = run("step_cost.py", "--pairs", "vit", "--rounds", "2", "--batch", "4", "--pixels", "32")
+
+    assert {"ratios", "medians", "spread", "machine", "versions"} <= result.keys()
+    assert {"logit", "feature", "patch_embedding", "cka", "all"} <= result["ratios"].keys()
+    assert all(low <= result["ratios"][name] <= high for name, (low, high) in result["spread"]["vit"].items())
+    assert {"student", "teacher", "part/hooks", "part/logging"} <= result["medians"]["vit"].keys()
+
+
+def test_fashion_mnist_writes_a_row_per_method_with_the_accuracies_of_each_seed(images, tmp_path):
+    output = tmp_path / "results" / "rows.json"
+    methods = ("alone", "CKAKD.matched")
+    options = ("--images", "100", "--seeds", "0", "1", "--output", str(output), "--methods", *methods)
+
+    result = run("fashion_mnist.py", *options, LIGHTNING_KD_DATA=str(images))
+
+    assert json.loads(output.read_text()) == result
+    assert {"rows", "machine", "versions", "sizes", "teacher"} <= result.keys()
+    alone, matched = result["rows"]
+    assert (alone["method"], matched["method"]) == methods
+    for row in result["rows"]:
+        assert row["seeds"] == [0, 1]
+        assert len(row["accuracy_last"]) == len(row["accuracy_best"]) == 2
+        assert all(best >= last for best, last in zip(row["accuracy_best"], row["accuracy_last"], strict=True))
+    difference = np.mean(matched["accuracy_last"]) - np.mean(alone["accuracy_last"])
+    assert matched["gain"] == pytest.approx(difference, abs=1e-3)
