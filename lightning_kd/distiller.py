@@ -13,7 +13,7 @@ from lightning_kd._modes import looking_only
 from lightning_kd.adapters import Probe
 from lightning_kd.errors import SetupError, ShapeError
 from lightning_kd.first_step import Allowance, prove
-from lightning_kd.objectives import LogitKD, Objective, PairedObjective
+from lightning_kd.objectives import LogitKD, Matching, Objective, PairedObjective
 from lightning_kd.recorder import TapRecorder
 from lightning_kd.schedules import START, Progress, Weight, check_weight, weight_at
 from lightning_kd.similarity import match_layers, similarity_map
@@ -103,8 +103,12 @@ class Distiller:
     @property
     def wanted_samples(self) -> int:
         """How many samples `build` would like to see: 1 for shapes, more if pairs are chosen by similarity."""
-        wanted = [o.matching.samples for o in self.objectives.values() if isinstance(o, PairedObjective) and o.matching]
-        return max(wanted, default=1)
+        return max((matching.samples for _, matching in self._matched()), default=1)
+
+    def _matched(self) -> list[tuple[PairedObjective, Matching]]:
+        """The objectives whose pairs are chosen by similarity, and how."""
+        paired = [objective for objective in self.objectives.values() if isinstance(objective, PairedObjective)]
+        return [(objective, objective.matching) for objective in paired if objective.matching is not None]
 
     def build(self, examples: Sequence[Any], *, broadcast: Callable[[Any], Any] = lambda value: value) -> Self:
         """Choose the layer pairs that were left open, and create the adapters, from example inputs.
@@ -126,15 +130,23 @@ class Distiller:
         """
         if not examples:
             raise SetupError("`examples` must hold at least one input of the student, got none.")
-        batches = [Inputs.of(example) for example in examples]
-        for objective in self.objectives.values():
-            if isinstance(objective, PairedObjective) and objective.matching is not None:
-                similarity = similarity_map(self.student, self.teacher, batches)
-                matches = match_layers(similarity, top=objective.matching.top, monotone=objective.matching.monotone)
-                objective.pair(*broadcast(([m.student for m in matches], [m.teacher for m in matches])))
-        self._example = batches[0]
+        self._match(examples, broadcast)
+        self._example = self._moved(examples[0])
         self._build_adapters(self._example)
         return self
+
+    def _match(self, examples: Sequence[Any], broadcast: Callable[[Any], Any]) -> None:
+        matched = self._matched()
+        if not matched:
+            return
+        similarity = similarity_map(self.student, self.teacher, map(self._moved, examples))
+        for objective, matching in matched:
+            matches = match_layers(similarity, top=matching.top, monotone=matching.monotone)
+            objective.pair(*broadcast(([m.student for m in matches], [m.teacher for m in matches])))
+
+    def _moved(self, example: Any) -> Inputs:
+        device = next((parameter.device for parameter in self.student.parameters()), torch.device("cpu"))
+        return Inputs.of(example).to(device)
 
     def _build_adapters(self, example: Inputs) -> None:
         self.detach()
@@ -251,9 +263,8 @@ class Distiller:
     def state_dict(self) -> dict[str, Any]:
         """Weights of the adapters and the chosen pairs: tensors and plain values only."""
         pairs = {
-            name: [[tap.path for tap in taps] for taps in (objective.student_taps, objective.teacher_taps)]
-            for name, objective in self.objectives.items()
-            if isinstance(objective, PairedObjective) and objective.matching is not None
+            objective.name: [[tap.path for tap in taps] for taps in (objective.student_taps, objective.teacher_taps)]
+            for objective, _ in self._matched()
         }
         return {"pairs": pairs, "adapters": dict(self.adapters.state_dict())}
 

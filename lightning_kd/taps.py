@@ -107,13 +107,15 @@ class Inputs:
         """Every tensor among the arguments, in order."""
         return [value for value in (*self.args, *self.kwargs.values()) if isinstance(value, Tensor)]
 
-    def with_dtype(self, dtype: torch.dtype) -> "Inputs":
-        """The same arguments, floating-point tensors among them in ``dtype``."""
+    def to(self, device: torch.device, dtype: torch.dtype | None = None) -> "Inputs":
+        """The same arguments on ``device``, floating-point tensors among them in ``dtype`` if one is given."""
 
-        def cast(value: Any) -> Any:
-            return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+        def move(value: Any) -> Any:
+            if not isinstance(value, Tensor):
+                return value
+            return value.to(device, dtype if value.is_floating_point() else None)
 
-        return Inputs(tuple(cast(v) for v in self.args), {key: cast(v) for key, v in self.kwargs.items()})
+        return Inputs(tuple(move(v) for v in self.args), {key: move(v) for key, v in self.kwargs.items()})
 
 
 @dataclass(slots=True)

@@ -79,7 +79,8 @@ def training_inputs(
         return [_reach(student, partial(pl_module, *example.args, **example.kwargs))]
     try:
         batches = _batches(trainer, pl_module, samples)
-        return [_reach(student, partial(_step, pl_module, batch)) for batch in batches]
+        cpu = torch.device("cpu")
+        return [_reach(student, partial(_step, pl_module, batch)).to(cpu) for batch in batches]
     except KDError:
         raise
     except Exception as error:

@@ -132,6 +132,8 @@ class KnowledgeDistillation(pl.Callback):
         return distiller
 
     def _examples(self, trainer: pl.Trainer, pl_module: pl.LightningModule, distiller: Distiller) -> list[Any]:
+        if distiller.wanted_samples > 1:
+            pl_module.to(trainer.strategy.root_device)
         if distiller.wanted_samples > 1 or self.example_inputs is None:
             return list(training_inputs(trainer, pl_module, distiller.student, distiller.wanted_samples))
         return [self.example_inputs]

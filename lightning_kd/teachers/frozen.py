@@ -101,4 +101,4 @@ class FrozenTeacher(nn.Module):
             return inputs
         if parameter.device != tensors[0].device:
             self.to(tensors[0].device)
-        return inputs.with_dtype(parameter.dtype)
+        return inputs.to(tensors[0].device, parameter.dtype)
