@@ -40,6 +40,7 @@ from _common import (
 )
 from _data import Images, read_fashion_mnist
 from _pairs import PAIRS, Pair
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -82,7 +83,8 @@ class Classifier(L.LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits."""
-        return self.net(images)
+        logits: Tensor = self.net(images)
+        return logits
 
     def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Return the cross-entropy."""
@@ -99,7 +101,7 @@ class Classifier(L.LightningModule):
         self.accuracies.append(round(100.0 * torch.cat(self._correct).double().mean().item(), 2))
         self._correct = []
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with one cycle over the whole training."""
         optimizer = torch.optim.AdamW(self.net.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
         steps = int(self.trainer.estimated_stepping_batches)

@@ -98,7 +98,8 @@ class Classifier(L.LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits."""
-        return self.net(images)
+        logits: Tensor = self.net(images)
+        return logits
 
     def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Return the cross-entropy."""
@@ -275,7 +276,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rounds = arguments.rounds or (8 if arguments.quick else 30)
     batch = arguments.batch or (8 if arguments.quick else 16)
-    result = {"benchmark": "step_cost", "machine": machine(), "versions": versions()}
+    result: dict[str, Any] = {"benchmark": "step_cost", "machine": machine(), "versions": versions()}
     result |= {"batch": batch, "pixels": arguments.pixels, "rounds": rounds}
     with without_lightning_advice():
         measured = {
