@@ -58,15 +58,15 @@ def training_inputs(
 ) -> list[Inputs]:
     """Inputs that the student gets in training, without training it.
 
-    The module's ``example_input_array`` serves if one sample is asked for; else batches are drawn from the training
-    data and each is followed through ``training_step`` up to the student's first call, where the step is abandoned.
-    Data sets with an index are read directly, so that no sampler, worker or generator notices.
+    The module's ``example_input_array`` serves if it holds as many samples as asked for; else batches are drawn from
+    the training data and each is followed through ``training_step`` up to the student's first call, where the step is
+    abandoned. Data sets with an index are read directly, so that no sampler, worker or generator notices.
 
     Args:
         trainer: The Trainer.
         pl_module: The module in training.
         student: The student inside it.
-        samples: How many samples are wanted; 1 for shapes alone.
+        samples: How many samples are wanted, in all batches together; 1 for shapes alone.
 
     Returns:
         The student's inputs, batch by batch, all of one batch size.
@@ -74,8 +74,8 @@ def training_inputs(
     Raises:
         SetupError: If no batch can be drawn, or the step does not reach the student.
     """
-    if samples == 1 and pl_module.example_input_array is not None:
-        example = Inputs.of(pl_module.example_input_array)
+    example = Inputs.of(pl_module.example_input_array)
+    if any(tensor.ndim and len(tensor) >= samples for tensor in example.tensors()):
         return [_reach(student, partial(pl_module, *example.args, **example.kwargs))]
     try:
         batches = _batches(trainer, pl_module, samples)
@@ -99,21 +99,26 @@ def student_example(
         trainer: The Trainer.
         pl_module: The module in training.
         student: The student inside it.
-        batch_size: Samples to keep, if the training batch has as many.
+        batch_size: Samples to keep.
 
     Returns:
         A tuple of positional tensors, or a dict of keyword tensors.
 
     Raises:
-        SetupError: If no input can be found, or it is given partly by position and partly by keyword.
+        SetupError: If no input can be found, it is smaller, or given partly by position and partly by keyword.
     """
     with isolate_rng():
-        inputs = training_inputs(trainer, pl_module, student, 1)[0]
+        inputs = training_inputs(trainer, pl_module, student, batch_size)[0]
     values = [*inputs.args, *inputs.kwargs.values()]
     if (inputs.args and inputs.kwargs) or not all(isinstance(value, torch.Tensor) for value in values):
         raise SetupError(
             f"the student is called with {len(inputs.args)} positional arguments and keywords {list(inputs.kwargs)}; "
             "an export needs tensors, all of one kind: pass example_inputs= to the callback."
+        )
+    if any(len(value) < batch_size for value in values):
+        raise SetupError(
+            f"`batch_size` must not exceed the training batch of {min(map(len, values))} samples, got {batch_size}: "
+            "train on larger batches, or set the module's example_input_array."
         )
     if inputs.kwargs:
         return {name: value[:batch_size].cpu() for name, value in inputs.kwargs.items()}
@@ -151,7 +156,7 @@ def _batches(trainer: pl.Trainer, pl_module: pl.LightningModule, samples: int) -
     if not source.is_defined():
         raise SetupError(f"`trainer.fit` was given no training data, and {type(pl_module).__name__} has none.")
     loaders = source.dataloader()
-    if isinstance(loaders, DataLoader) and not isinstance(loaders.dataset, IterableDataset):
+    if isinstance(loaders, DataLoader) and not isinstance(loaders.dataset, IterableDataset) and loaders.batch_sampler:
         return _indexed_batches(loaders, samples)
     combined = loaders if isinstance(loaders, CombinedLoader) else CombinedLoader(loaders, "max_size_cycle")
     return _streamed_batches(combined, samples)
@@ -162,7 +167,7 @@ def _indexed_batches(loader: DataLoader[Any], samples: int) -> Iterator[Any]:
     available = len(dataset)  # type: ignore[arg-type]
     if available == 0:
         raise SetupError("the training data set is empty.")
-    size = min(loader.batch_size or MAX_BATCH, MAX_BATCH, available)
+    size = min(loader.batch_size or MAX_BATCH, MAX_BATCH, available, max(samples, 2))
     count = max(1, min(samples, available) // size)
     order = torch.randperm(available, generator=torch.Generator().manual_seed(0))[: size * count].tolist()
     for start in range(0, size * count, size):

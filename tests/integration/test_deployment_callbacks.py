@@ -149,3 +149,17 @@ def test_latency_is_logged_at_validation(runtime, classifier, loader, trainer):
 def test_an_unknown_runtime_is_refused():
     with pytest.raises(ValueError, match="`runtime` must be one of 'pytorch', 'onnx', 'openvino', got 'tensorrt'"):
         LatencyMonitor("tensorrt")
+
+
+def test_a_batch_size_larger_than_the_data_gives_is_refused(classifier, loader, trainer):
+    monitor = LatencyMonitor("pytorch", student="net", batch_size=8, options=QUICK)
+    with pytest.raises(SetupError, match="`batch_size` must not exceed the training batch of 4 samples, got 8"):
+        trainer(callbacks=[monitor]).fit(classifier(), loader(batch_size=4))
+
+
+def test_the_example_input_array_serves_where_it_is_large_enough(classifier, loader, trainer):
+    module = with_validation(classifier)()
+    module.example_input_array = torch.randn(8, 3, 8, 8)
+    monitor = LatencyMonitor("pytorch", student="net", batch_size=8, options=QUICK)
+    trainer(callbacks=[monitor]).fit(module, loader(batch_size=4), loader())
+    assert monitor.profiles[0].subject.batch_size == 8
