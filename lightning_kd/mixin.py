@@ -71,8 +71,8 @@ class DistillationMixin(pl.LightningModule):
             teacher: A trained model, or a `FrozenTeacher`.
             student: Path of the student inside this module; ``""`` is its own ``forward``.
             objectives: Terms of the loss; the default is `LogitKD` with its defaults.
-            example_inputs: One input of the student, or a list of inputs, for objectives with adapters or with pairs
-                chosen by similarity.
+            example_inputs: An input of the student, or a list of them: adapters are built from the first, pairs chosen
+                by similarity from all.
             task_weight: Factor of the task loss.
             allow: What does not raise on the first step, see `Distiller`.
             name: Prefix of the logged keys.

@@ -39,8 +39,9 @@ class KnowledgeDistillation(pl.Callback):
         objectives: Terms of the loss; the default is `LogitKD` with temperature 4 and weight 1.
         task_weight: Factor of the loss that ``training_step`` returns: a number, or a schedule.
         input_transform: Turns the student's arguments into the teacher's, see `FrozenTeacher`.
-        example_inputs: One input of the student, to build adapters from; ``None`` takes the module's
-            ``example_input_array``, or follows a training batch to the student.
+        example_inputs: An input of the student, or a list of them: adapters are built from the first, pairs chosen by
+            similarity from all. ``None`` takes the module's ``example_input_array`` if it is large enough, or follows
+            training batches to the student.
         allow: What does not raise on the first step, see `Distiller`.
         name: Prefix of the logged keys; two such callbacks on one Trainer need different names.
         adapter_group: Index of the optimiser's parameter group that adapters join if the optimiser does not have them.
@@ -134,9 +135,9 @@ class KnowledgeDistillation(pl.Callback):
     def _examples(self, trainer: pl.Trainer, pl_module: pl.LightningModule, distiller: Distiller) -> list[Any]:
         if distiller.wanted_samples > 1:
             pl_module.to(trainer.strategy.root_device)
-        if distiller.wanted_samples > 1 or self.example_inputs is None:
+        if self.example_inputs is None:
             return list(training_inputs(trainer, pl_module, distiller.student, distiller.wanted_samples))
-        return [self.example_inputs]
+        return self.example_inputs if isinstance(self.example_inputs, list) else [self.example_inputs]
 
     def _distilled(self, trainer: pl.Trainer, pl_module: pl.LightningModule, step: Callable[[], Any]) -> Any:
         distiller = self._require_distiller()
@@ -212,8 +213,8 @@ def wrap_training_step(pl_module: pl.LightningModule, layer: Callable[[Callable[
         @wraps(original, updated=())
         def training_step(*args: Any, **kwargs: Any) -> Any:
             step: Callable[[], Any] = partial(original, *args, **kwargs)
-            for layer in layers:
-                step = partial(layer, step)
+            for outer in layers:
+                step = partial(outer, step)
             return step()
 
         vars(training_step).update(distillation_layers=layers, replaced=own)
