@@ -40,13 +40,28 @@ def plot_similarity(similarity: SimilarityMap, matches: Sequence[LayerMatch], pa
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     plot_similarity(similarity, match_layers(similarity), Path(folder) / "similarity.png")
     """
-    cells = [_cell(similarity, match) for match in matches]
     picture = io.BytesIO()
-    _draw(similarity, cells).savefig(picture, format="png", dpi=150, bbox_inches="tight", pad_inches=0.1)
+    similarity_figure(similarity, matches).savefig(picture, format="png", dpi=150, bbox_inches="tight", pad_inches=0.1)
     try:
         Path(path).write_bytes(picture.getvalue())
     except OSError as error:
         raise SetupError(f"`path` must be a file that can be written, got '{path}': {error.strerror}.") from error
+
+
+def similarity_figure(similarity: SimilarityMap, matches: Sequence[LayerMatch]) -> Figure:
+    """Draw what `plot_similarity` writes, for a page or a notebook.
+
+    Args:
+        similarity: What `similarity_map` returned.
+        matches: What `match_layers` returned for it; may be empty.
+
+    Returns:
+        The figure; texts and axes outside the map have matplotlib's colours.
+
+    Raises:
+        SetupError: If a match is of layers that the map does not have.
+    """
+    return _draw(similarity, [_cell(similarity, match) for match in matches])
 
 
 def _cell(similarity: SimilarityMap, match: LayerMatch) -> tuple[int, int]:

@@ -1,0 +1,108 @@
+"""``lightning-kd match``: which layers of two networks see the same things."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+
+import torch
+from jsonargparse.typing import PositiveInt
+from rich.progress import Progress
+from rich.table import Table
+from torch import Tensor, nn
+
+from lightning_kd.cli._console import show, working
+from lightning_kd.cli._parsing import MODEL, CommandParser, add_input_options, add_json_option
+from lightning_kd.cli.export import input_shape
+from lightning_kd.extras import import_extra
+from lightning_kd.images import load_images
+from lightning_kd.models import load_model
+from lightning_kd.similarity import LayerMatch, SimilarityMap, match_layers, similarity_map
+
+
+def run(command: str, arguments: Sequence[str]) -> None:
+    """Estimate the similarity map of two networks, choose pairs, print them and draw the map."""
+    options = _parser(command).parse_args(arguments)
+    plots = None if options.plot is None else import_extra("lightning_kd.plots", "report")
+    with working() as progress:
+        torch.manual_seed(options.seed)
+        teacher = load_model(
+            options.teacher, pretrained=options.teacher_pretrained, checkpoint=options.teacher_checkpoint
+        )
+        student = load_model(
+            options.student, pretrained=options.student_pretrained, checkpoint=options.student_checkpoint
+        )
+        images = _images(options.data, input_shape(teacher, options.input_shape), options.samples, teacher)
+        similarity = similarity_map(
+            student,
+            teacher,
+            _tracked(torch.split(images, options.batch_size), progress),
+            student_layers=options.student_layers,
+            teacher_layers=options.teacher_layers,
+        )
+    matches = match_layers(similarity, top=options.top, monotone=options.monotone)
+    if plots is not None:
+        plots.plot_similarity(similarity, matches, options.plot)
+    document = {
+        "student_layers": similarity.student_layers,
+        "teacher_layers": similarity.teacher_layers,
+        "values": similarity.values.tolist(),
+        "samples": similarity.samples,
+        "data": options.data,
+        "matches": [asdict(match) for match in matches],
+        "plot": options.plot,
+    }
+    show(document, [_table(similarity, matches), *_remarks(options.data, options.plot)], as_json=options.json)
+
+
+def _parser(command: str) -> CommandParser:
+    parser = CommandParser(command, "Find the layers of two networks that see the same things, by unbiased CKA.")
+    parser.add_argument("teacher", metavar="TEACHER", help=MODEL)
+    parser.add_argument("student", metavar="STUDENT", help="likewise")
+    for network in ("teacher", "student"):
+        parser.add_argument(f"--{network}-checkpoint", metavar="FILE", help="weights; random if not given")
+        parser.add_argument(f"--{network}-pretrained", action="store_true", help="download the published weights")
+        parser.add_argument(f"--{network}-layers", nargs="+", metavar="PATTERN", help="layers, as in 'blocks.*'")
+    parser.add_argument("--data", metavar="PATH", help="folder of images, or .npy of inputs; random if not given")
+    parser.add_argument("--samples", type=PositiveInt, default=256, help="how many inputs (%(default)s)")
+    parser.add_argument("--batch-size", type=PositiveInt, default=32, help="inputs at once, at least 4 (%(default)s)")
+    parser.add_argument("--top", type=PositiveInt, metavar="K", help="print the K most similar pairs only")
+    parser.add_argument("--monotone", action="store_true", help="keep the order of depth; each layer at most once")
+    parser.add_argument("--plot", metavar="PNG", help="draw the map, with the pairs framed")
+    add_input_options(parser)
+    add_json_option(parser)
+    return parser
+
+
+def _images(data: str | None, shape: tuple[int, ...], samples: int, teacher: nn.Module) -> Tensor:
+    """Inputs of both networks: real ones, or standard normal noise."""
+    if data is None:
+        return torch.randn(samples, *shape[1:])
+    return load_images(data, shape[1:], samples=samples, **_normalization(teacher))
+
+
+def _normalization(model: nn.Module) -> dict[str, tuple[float, ...]]:
+    """Mean and spread that timm publishes for the network."""
+    config = getattr(model, "default_cfg", {})
+    return {name: tuple(config[name]) for name in ("mean", "std") if name in config}
+
+
+def _tracked(batches: Sequence[Tensor], progress: Progress) -> Iterator[Tensor]:
+    yield from progress.track(batches, description="comparing layers")
+
+
+def _table(similarity: SimilarityMap, matches: Sequence[LayerMatch]) -> Table:
+    table = Table(title=f"Most similar layers, unbiased CKA of {similarity.samples} samples")
+    table.add_column("student layer")
+    table.add_column("teacher layer")
+    table.add_column("CKA", justify="right")
+    for match in matches:
+        table.add_row(match.student, match.teacher, f"{match.similarity:.3f}")
+    return table
+
+
+def _remarks(data: str | None, plot: str | None) -> list[str]:
+    remarks = []
+    if data is None:
+        remarks.append("The inputs were random noise: give --data for the similarity on what the networks will see.")
+    if plot is not None:
+        remarks.append(f"The map is in {plot}.")
+    return remarks

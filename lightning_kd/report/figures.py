@@ -1,0 +1,140 @@
+"""Plots as SVG text that takes the colour of the page around it, light or dark."""
+
+import io
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from html import escape
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from exporters.profiling import Estimate
+
+PALETTE = ("#3f7fe0", "#e0892b", "#2aa37a", "#d4567a", "#8a6bd8", "#6f8291")
+MARKERS = ("o", "s", "D", "^", "v", "P")
+# No plot uses this colour; it stands for the page's own until the drawing is text.
+INK = "#010203"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A network in a runtime, with what it costs and what it is worth.
+
+    Args:
+        network: Name of the network; candidates of one name share a colour.
+        runtime: Name of the runtime; candidates of one name share a marker.
+        latency_ms: Median latency with its interval, ms.
+        accuracy: Fraction of right answers, 0 to 1.
+    """
+
+    network: str
+    runtime: str
+    latency_ms: Estimate
+    accuracy: float
+
+
+def accuracy_against_latency(candidates: Sequence[Candidate]) -> str:
+    """Draw accuracy over median latency, one mark per candidate: colour is the network, shape the runtime.
+
+    Args:
+        candidates: What to draw, at least one.
+
+    Returns:
+        An ``<svg>`` element.
+    """
+    networks = list(dict.fromkeys(candidate.network for candidate in candidates))
+    runtimes = list(dict.fromkeys(candidate.runtime for candidate in candidates))
+
+    def draw() -> Figure:
+        figure = Figure(figsize=(8, 4), layout="constrained")
+        axes = figure.add_subplot(xlabel="median latency of one image, ms", ylabel="test accuracy, %")
+        for candidate in candidates:
+            latency = candidate.latency_ms
+            axes.errorbar(
+                latency.value,
+                100 * candidate.accuracy,
+                xerr=[[latency.value - latency.low], [latency.high - latency.value]],
+                color=PALETTE[networks.index(candidate.network) % len(PALETTE)],
+                marker=MARKERS[runtimes.index(candidate.runtime) % len(MARKERS)],
+                markersize=9,
+                capsize=3,
+                label=f"{candidate.network}, {candidate.runtime}",
+            )
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("{x:g}")
+        axes.tick_params(axis="x", which="minor", labelsize=8)
+        axes.margins(x=0.1, y=0.2)
+        _decorate(figure)
+        figure.legend(loc="outside right center", frameon=False)
+        return figure
+
+    return as_svg(draw, "Test accuracy against latency")
+
+
+def latency_distribution(latencies_ms: Mapping[str, Sequence[float]]) -> str:
+    """Draw the share of runs that were at most so slow, one curve per entry.
+
+    Args:
+        latencies_ms: Latency of every run, ms, by name; each with at least one.
+
+    Returns:
+        An ``<svg>`` element.
+    """
+
+    def draw() -> Figure:
+        figure = Figure(figsize=(8, 4), layout="constrained")
+        axes = figure.add_subplot(xlabel="latency of one image, ms", ylabel="share of runs, %")
+        for index, (name, values) in enumerate(latencies_ms.items()):
+            ordered = np.sort(values)
+            shares = 100 * np.arange(1, len(ordered) + 1) / len(ordered)
+            # Only what can be seen: a curve of ten thousand steps has no more shape than one of 400.
+            kept = np.unique(np.linspace(0, len(ordered) - 1, 400).round().astype(int))
+            axes.step(ordered[kept], shares[kept], where="post", color=PALETTE[index % len(PALETTE)], label=name)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.set_ylim(0, 101)
+        _decorate(figure)
+        figure.legend(loc="outside right center", frameon=False)
+        return figure
+
+    return as_svg(draw, "Distribution of latencies")
+
+
+def as_svg(draw: Callable[[], Figure], title: str) -> str:
+    """Draw a figure with the page's text colour and no background.
+
+    Args:
+        draw: Makes the figure; it must not choose the colours of text and axes.
+        title: What screen readers say of it.
+
+    Returns:
+        An ``<svg>`` element without size of its own, the same text for the same figure.
+    """
+    text = io.StringIO()
+    with _page_colours(title):
+        draw().savefig(text, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None})
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    head, body = svg.split(">", 1)
+    head = re.sub(r'\s(width|height)="[^"]*"', "", head)
+    return f'{head} role="img" aria-label="{escape(title)}">{body}'
+
+
+@contextmanager
+def _page_colours(salt: str) -> Iterator[None]:
+    """Matplotlib's settings for one drawing; ``salt`` keeps its ids apart from those of others on the page."""
+    inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+    settings = dict.fromkeys(inked, INK) | {"svg.fonttype": "none", "svg.hashsalt": salt, "font.size": 11}
+    with mpl.rc_context(settings):
+        yield
+
+
+def _decorate(figure: Figure) -> None:
+    for axes in figure.axes:
+        axes.grid(color=INK, alpha=0.15, linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
