@@ -16,6 +16,7 @@ from exporters.errors import (
     PathError,
     PlatformError,
 )
+from exporters.profiling import Comparison, Profile, ProfileOptions, compare, profile
 from exporters.session import Session
 from exporters.signature import TensorSpec
 
@@ -23,6 +24,7 @@ __all__ = [
     "Artifact",
     "ArtifactError",
     "CaptureError",
+    "Comparison",
     "ConversionError",
     "ExportError",
     "InputError",
@@ -30,9 +32,13 @@ __all__ = [
     "ParityError",
     "PathError",
     "PlatformError",
+    "Profile",
+    "ProfileOptions",
     "Session",
     "TensorSpec",
+    "compare",
     "export",
     "load",
+    "profile",
     "pytorch_session",
 ]

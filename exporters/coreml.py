@@ -1,6 +1,7 @@
 """Export to a Core ML program, whose structure and weights are checked on any system."""
 
 import tempfile
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,8 +19,8 @@ from exporters.network import TORCH_ERRORS, Network
 from exporters.parity import Precision
 from exporters.quiet import errors_only, no_progress_bars
 from exporters.readback import FoundTensor, check_signature
+from exporters.rounding import check_half
 from exporters.signature import DimensionRange, Signature, TensorSpec
-from exporters.verification import verify_half
 
 with errors_only("coremltools", "torch.utils._pytree"):
     # On Linux coremltools logs that Apple's libraries are missing, and that newer versions of others are untested.
@@ -90,9 +91,13 @@ class CoreMLExporter:
         program = _supported(capture(network))
         _check_layers(program, main)
         found, total = check_weights(program, list(constants.values()), precision=artifact.precision)
-        notes = [f"{found} of {total} weights of the network were found in the package, equal up to rounding."]
+        notes = [
+            f"{found} of {total} weights of the network were found in the package, equal up to rounding"
+            + ("." if found == total else "; the converter may have merged the others into their neighbours.")
+        ]
         if artifact.precision == "fp16":
-            notes.append(verify_half(network))
+            worst = max(output.relative_l2 for output in check_half(network).outputs)
+            notes.append(f"Rounded to float16 in PyTorch, the outputs keep a relative L2 error of {worst:.2g}.")
         if signature.dimensions:
             notes.append("Flexible shapes usually keep Core ML off the Neural Engine.")
         return replace(
@@ -116,6 +121,9 @@ class CoreMLExporter:
                 package_dir=str(Path(folder, "draft.mlpackage")),
             )
         except (*TORCH_ERRORS, NotImplementedError) as error:
+            traceback.clear_frames(
+                error.__traceback__
+            )  # frees coremltools' temporary folder now, not at some later time
             raise ConversionError(
                 f"`model` must be convertible to Core ML, but coremltools raised {type(error).__name__}: {error}"
                 f"{' Try dynamic_batch=False.' if signature.dimensions else ''}"
@@ -143,7 +151,7 @@ def core_ml_signature(signature: Signature) -> Signature:
 @errors_only("coremltools")
 def _supported(program: ExportedProgram) -> ExportedProgram:
     program = program.run_decompositions({})
-    table = torch.export.default_decompositions()
+    table = {**torch.export.default_decompositions(), torch.ops.aten.alias.default: lambda tensor: tensor}
     while missing := {
         node.target
         for node in program.graph.nodes

@@ -1,5 +1,6 @@
 """Whether the constants of a Core ML program are the weights of the network that it was made from."""
 
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,7 @@ class _Weight:
     name: str
     value: Tensor
     required: bool
+    scaled: bool = False  # what follows may multiply it by one factor per output channel
 
 
 def check_weights(
@@ -36,7 +38,9 @@ def check_weights(
 
     .. math::
         W' = W \frac{\gamma}{\sqrt{\sigma^2 + \epsilon}}, \qquad
-        b' = (b - \mu) \frac{\gamma}{\sqrt{\sigma^2 + \epsilon}} + \beta.
+        b' = (b - \mu) \frac{\gamma}{\sqrt{\sigma^2 + \epsilon}} + \beta,
+
+    and the kernel of a convolution that a multiplication follows may differ by one factor per output channel.
 
     Args:
         program: The captured network.
@@ -53,7 +57,7 @@ def check_weights(
     for constant in constants:
         by_size.setdefault(constant.size, []).append(constant)
     weights = list(_expected(program))
-    missing = [weight for weight in weights if not _among(weight.value, by_size, _TOLERANCES[precision])]
+    missing = [weight for weight in weights if not _is_among(weight, by_size, _TOLERANCES[precision])]
     if lost := [weight.name for weight in missing if weight.required]:
         raise ParityError(
             f"the package must hold the network's weights, but {len(lost)} of {len(weights)} are not in it: "
@@ -72,12 +76,16 @@ def _expected(program: ExportedProgram) -> Iterator[_Weight]:
         if _kind(node) == _BATCH_NORM and _is_foldable(node, values):
             convolution: Any = node.args[0]
             weight, bias = _fold(node, values)
-            yield _Weight(names[convolution.args[1]], weight, required=True)
-            yield _Weight(f"{names[convolution.args[1]]} (bias)", bias, required=True)
+            scaled = _is_scaled(node)
+            yield _Weight(names[convolution.args[1]], weight, required=True, scaled=scaled)
+            yield _Weight(f"{names[convolution.args[1]]} (bias)", bias, required=not scaled)
             folded |= {argument for argument in (*convolution.args, *node.args) if isinstance(argument, fx.Node)}
     for node, value in values.items():
         if node not in folded:
-            yield _Weight(names[node], value, required=all(_kind(user) in _KEPT_BY for user in node.users))
+            users = list(node.users)
+            scaled = any(_kind(user) in _CONVOLUTIONS and _is_scaled(user) for user in users)
+            required = all(_kind(user) in _KEPT_BY for user in users) and not (scaled and value.ndim == 1)
+            yield _Weight(names[node], value, required=required, scaled=scaled)
 
 
 def _values(program: ExportedProgram) -> dict[fx.Node, Tensor]:
@@ -95,6 +103,13 @@ def _is_foldable(batch_norm: Any, values: Mapping[fx.Node, Tensor]) -> bool:
         and convolution.args[1] in values
         and not (_kind(convolution) == "convolution" and convolution.args[6])
     )
+
+
+def _is_scaled(node: fx.Node) -> bool:
+    """Whether a multiplication follows, which the converter folds into a convolution if its factor is constant."""
+    users = [user for user in node.users if user.target is not operator.getitem]
+    users += [user for item in node.users if item.target is operator.getitem for user in item.users]
+    return len(users) == 1 and _kind(users[0]) in ("mul", "div")
 
 
 def _fold(batch_norm: Any, values: Mapping[fx.Node, Tensor]) -> tuple[Tensor, Tensor]:
@@ -115,14 +130,23 @@ def _kind(node: fx.Node) -> str:
     return str(node.target).removeprefix("aten.").split(".")[0]
 
 
-def _among(value: Tensor, by_size: Mapping[int, Sequence[np.ndarray]], tolerance: tuple[float, float]) -> bool:
-    relative, absolute = tolerance
-    forms = [value.numpy().ravel()]
-    if value.ndim == 2:
-        forms.append(value.numpy().T.ravel())
-    # A bias of zeros is left out of the package.
-    return not value.any() or any(
-        np.allclose(constant.ravel(), form, rtol=relative, atol=absolute)
-        for constant in by_size.get(value.numel(), ())
+def _is_among(weight: _Weight, by_size: Mapping[int, Sequence[np.ndarray]], tolerance: tuple[float, float]) -> bool:
+    value = weight.value.numpy()
+    if not value.any():  # a bias of zeros is left out of the package
+        return True
+    rows = len(value) if value.ndim else 1
+    forms = [value.reshape(rows, -1)] + ([value.T] if value.ndim == 2 else [])
+    return any(
+        _is_equal(constant.astype(np.float64).reshape(form.shape), form, tolerance, scaled=weight.scaled)
+        for constant in by_size.get(value.size, ())
         for form in forms
     )
+
+
+def _is_equal(constant: np.ndarray, form: np.ndarray, tolerance: tuple[float, float], *, scaled: bool) -> bool:
+    relative, absolute = tolerance
+    if scaled:
+        squares = np.maximum((form * form).sum(1, keepdims=True), np.finfo(np.float64).tiny)
+        form = form * (constant * form).sum(1, keepdims=True) / squares
+        absolute = max(absolute, relative * np.abs(form).max())
+    return bool(np.allclose(constant, form, rtol=relative, atol=absolute))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._dynamo import OptimizedModule
@@ -57,6 +58,11 @@ class Network:
     module: PositionalNetwork
     signature: Signature
     example: tuple[Tensor, ...]
+
+    @property
+    def example_arrays(self) -> dict[str, np.ndarray]:
+        """The example by input name."""
+        return {spec.name: tensor.numpy() for spec, tensor in zip(self.signature.inputs, self.example, strict=True)}
 
 
 def prepare(model: nn.Module, example_inputs: ExampleInputs, *, batch: DimensionRange | None = None) -> Network:

@@ -1,7 +1,7 @@
 """Export to ONNX, verified in ONNX Runtime."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
@@ -15,9 +15,10 @@ from exporters.errors import ConversionError
 from exporters.network import TORCH_ERRORS, Network, as_half
 from exporters.parity import Precision
 from exporters.readback import FoundTensor, check_signature
+from exporters.rounding import check_half
 from exporters.sessions.onnxruntime import OnnxRuntimeSession
 from exporters.signature import DimensionRange, Signature
-from exporters.verification import verify_half, verify_session
+from exporters.verification import verify_session
 
 # A protobuf message, which an ONNX file is, holds less than 2 GiB.
 _LARGEST_BYTES = 2**31 - 1
@@ -77,8 +78,8 @@ class OnnxExporter:
         model = onnx.load(artifact.path)
         check_signature(artifact.signature, *(_found(values) for values in (model.graph.input, model.graph.output)))
         if artifact.precision == "fp16":
-            _check_half(model)
-            artifact = replace(artifact, notes=(verify_half(network),))
+            _check_types(model)
+            check_half(network)
         return verify_session(artifact, network, OnnxRuntimeSession)
 
     def _to_onnx(self, network: Network) -> onnx.ModelProto:
@@ -123,7 +124,7 @@ def _found(values: list[onnx.ValueInfoProto]) -> list[FoundTensor]:
     ]
 
 
-def _check_half(model: onnx.ModelProto) -> None:
+def _check_types(model: onnx.ModelProto) -> None:
     wide = [
         tensor.name
         for tensor in model.graph.initializer

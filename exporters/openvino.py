@@ -76,7 +76,7 @@ class OpenVINOExporter:
             ) from error
         check_signature(artifact.signature, *(_found(ports) for ports in (model.inputs, model.outputs)))
         if artifact.precision == "fp16":
-            _check_half(model)
+            _check_types(model)
             artifact = replace(
                 artifact, notes=("Weights are stored in float16; on a CPU they are computed in float32.",)
             )
@@ -114,7 +114,7 @@ def _found(ports: list[Any]) -> list[FoundTensor]:
     ]
 
 
-def _check_half(model: openvino.Model) -> None:
+def _check_types(model: openvino.Model) -> None:
     wide = [
         node.get_friendly_name()
         for node in model.get_ops()

@@ -1,6 +1,7 @@
 """PyTorch itself, so that eager execution is verified against and profiled like any other runtime."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -9,8 +10,19 @@ from exporters.network import Network
 from exporters.threads import check_threads
 
 
+@contextlib.contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Let PyTorch use ``count`` threads, and as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 class PyTorchSession:
-    """A network run eagerly by PyTorch on the CPU, in the type of its module.
+    """A network run eagerly by PyTorch on the CPU in float32.
 
     Args:
         network: The network.
@@ -31,18 +43,13 @@ class PyTorchSession:
             "runtime_version": torch.__version__,
             "device": "CPU",
             "threads": self._threads,
-            "active_precision": {torch.float32: "fp32", torch.float16: "fp16"}[network.module.dtype],
+            "active_precision": "fp32",
         }
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Compute the outputs of one batch; see `exporters.session.Session.run`."""
         self._network.signature.check(inputs)
         tensors = [torch.from_numpy(np.require(inputs[spec.name], requirements="W")) for spec in self.inputs]
-        before = torch.get_num_threads()
-        torch.set_num_threads(self._threads)
-        try:
-            with torch.inference_mode():
-                outputs = self._network.module(*tensors)
-        finally:
-            torch.set_num_threads(before)
+        with torch.inference_mode(), torch_threads(self._threads):
+            outputs = self._network.module(*tensors)
         return {spec.name: output.numpy() for spec, output in zip(self.outputs, outputs, strict=True)}

@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from exporters.sessions.pytorch import torch_threads
+
 
 def _randomise_batch_norm(model: nn.Module) -> nn.Module:
     """Give every batch norm an affine map and statistics: initial values make whole branches of a network vanish."""
@@ -35,6 +37,13 @@ class SmallNet(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         return self.head(self.norm(self.convolution(image)).relu().mean((2, 3)))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """On a busy machine the threads of many small operators wait for each other far longer than they work."""
+    with torch_threads(1):
+        yield
 
 
 @pytest.fixture

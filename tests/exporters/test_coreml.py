@@ -86,7 +86,6 @@ def test_an_operator_that_coremltools_lacks_is_decomposed(tmp_path):
     assert [spec.name for spec in artifact.inputs] == ["x", "y"]
 
 
-@pytest.mark.filterwarnings("ignore:Implicitly cleaning up:ResourceWarning")
 def test_an_operator_that_cannot_be_converted_is_named(tmp_path):
     class Determinant(nn.Module):
         def forward(self, x):
@@ -95,6 +94,31 @@ def test_an_operator_that_cannot_be_converted_is_named(tmp_path):
     with pytest.raises(ConversionError, match=r"coremltools raised .*det"):
         exporters.export(Determinant(), torch.randn(1, 3, 3), to="coreml", path=tmp_path / "n.mlpackage")
     assert list(tmp_path.iterdir()) == []
+
+
+class ScaledConvolution(nn.Module):
+    """The converter folds the factor into the kernel."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 4, 3)
+        self.gamma = nn.Parameter(torch.tensor([0.5, -2.0, 3.0, 0.1]).reshape(4, 1, 1))
+
+    def forward(self, image):
+        return self.convolution(image) * self.gamma
+
+
+def test_a_factor_folded_into_a_kernel_is_allowed_for(image, tmp_path):
+    artifact = exporters.export(ScaledConvolution(), image, to="coreml", path=tmp_path / "n.mlpackage")
+    # The kernel is found up to its factor; the factor itself and the bias, multiplied by it, are not.
+    assert artifact.notes[0].startswith("1 of 3 weights of the network were found")
+    assert artifact.notes[0].endswith("the converter may have merged the others into their neighbours.")
+
+
+def test_a_kernel_with_swapped_axes_is_not_taken_for_a_scaled_one(image, tmp_path, broken_exporter):
+    exporter = broken_exporter(exporter=CoreMLExporter(), mistake=swap_kernel_axes)
+    with pytest.raises(ParityError, match=r"1 of 3 are not in it: convolution\.weight"):
+        exporters.export(ScaledConvolution(), image, to=exporter, path=tmp_path / "n.mlpackage")
 
 
 def change_head(module):
