@@ -61,6 +61,17 @@ def export(
         ParityError: If the file does not compute what PyTorch computes.
         PathError: If ``path`` cannot be written or has another format's suffix.
         ValueError: If ``to``, ``precision``, ``dynamic_batch`` or ``metadata`` is not one of the above.
+
+    Example:
+        >>> import tempfile, exporters, torch
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     artifact = exporters.export(
+        ...         torch.nn.Linear(3, 2), torch.randn(1, 3), to="onnx", path=f"{folder}/n.onnx", dynamic_batch=True
+        ...     )
+        >>> artifact.outputs
+        (TensorSpec(name='output', shape=('batch', 2), dtype='float32'),)
+        >>> artifact.parity.batch_sizes
+        (1, 17, 32)
     """
     if precision not in TOLERANCES:
         raise ValueError(f"`precision` must be one of {', '.join(map(repr, TOLERANCES))}, got {precision!r}.")
@@ -97,6 +108,14 @@ def load(
         MissingRuntimeError: If the runtime is not installed.
         PlatformError: If the runtime does not run on this operating system.
         ValueError: If ``threads`` or ``precision`` is out of range.
+
+    Example:
+        >>> import tempfile, exporters, torch
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = exporters.export(torch.nn.ReLU(), torch.randn(1, 2), to="openvino", path=f"{folder}/relu.xml")
+        ...     session = exporters.load(f"{folder}/relu.xml", threads=1)
+        >>> session.run({"input": torch.tensor([[-1.0, 2.0]]).numpy()})
+        {'output': array([[0., 2.]], dtype=float32)}
     """
     threads = check_threads(threads)
     if precision not in get_args(InferencePrecision):

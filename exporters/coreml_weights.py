@@ -85,7 +85,7 @@ def _expected(program: ExportedProgram) -> Iterator[_Weight]:
             users = list(node.users)
             scaled = any(_kind(user) in _CONVOLUTIONS and _is_scaled(user) for user in users)
             required = all(_kind(user) in _KEPT_BY for user in users) and not (scaled and value.ndim == 1)
-            yield _Weight(names[node], value, required=required, scaled=scaled)
+            yield _Weight(names[node], value, required=required, scaled=scaled and value.ndim > 1)
 
 
 def _values(program: ExportedProgram) -> dict[fx.Node, Tensor]:
