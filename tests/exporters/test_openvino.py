@@ -1,5 +1,4 @@
 import numpy as np
-import openvino
 import pytest
 import torch
 from torch import nn
@@ -7,6 +6,10 @@ from torch import nn
 import exporters
 from exporters.errors import ConversionError, ParityError
 from exporters.openvino import OpenVINOExporter
+from exporters.quiet import no_telemetry
+
+with no_telemetry():
+    import openvino
 
 
 @pytest.mark.parametrize("dynamic_batch", [False, (2, 6)])
