@@ -232,6 +232,7 @@ def measure(pair: Pair, names: Sequence[str], seeds: Sequence[int], sizes: Sizes
         runs.append(train_student(pair, name, teacher, images, seed=seed, sizes=sizes))
         print(f"seed {seed}, {name}: {runs[-1]['accuracies'][-1]:.2f} % in {runs[-1]['wall_s']} s", flush=True)
         result |= {"rows": summarise(runs, pair), "runs": runs, "wall_s": round(time.perf_counter() - start)}
+        result["processor_s"] = round(time.process_time())
         if output is not None:
             write_json(output, result)
     return result
