@@ -1,0 +1,25 @@
+# Serves an OpenVINO export: NumPy, OpenVINO and `exporters`, no PyTorch. From the root of the repository:
+#
+#     docker build --file docker/openvino-serve.Dockerfile --tag lightning-kd:openvino-serve .
+#     docker run --rm --publish 8080:8080 --volume "$PWD/exported:/model:ro" lightning-kd:openvino-serve
+
+# The Python with which the versions in constraints.txt were tested.
+FROM python:3.11-slim AS build
+
+WORKDIR /source
+COPY constraints.txt ./
+RUN python -m venv --without-pip /opt/serve \
+    && pip --python /opt/serve/bin/python install --no-cache-dir --constraint constraints.txt numpy openvino
+
+FROM python:3.11-slim
+
+COPY --from=build /opt/serve /opt/serve
+COPY docker/serve.py /app/serve.py
+COPY exporters /app/exporters
+ENV PATH="/opt/serve/bin:$PATH" PYTHONUNBUFFERED=1
+RUN useradd --uid 10001 server
+USER 10001
+EXPOSE 8080
+HEALTHCHECK CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/health', timeout=2)"]
+ENTRYPOINT ["python", "/app/serve.py", "--host", "0.0.0.0"]
+CMD ["/model/student.xml"]
