@@ -1,4 +1,10 @@
-"""What holds for every test: fixed seeds and reproducible property tests."""
+"""What holds for every test: one thread, fixed seeds and reproducible property tests."""
+
+import os
+
+# Threads that wait for each other make small networks many times slower on a busy machine. Set before torch is loaded,
+# and inherited by the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
