@@ -1,0 +1,82 @@
+"""The Python blocks of the documents run as they stand, and the figures in them are those of the result files."""
+
+import json
+import re
+from pathlib import Path
+from statistics import mean, stdev
+
+import lightning as L
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+CLASSES = 5
+FORMS = (".1f", ".1f", "+.1f", ".1f")
+
+pytestmark = [
+    # Lightning's advice about the tiny run that a document describes.
+    pytest.mark.filterwarnings("ignore:Starting from v1.9.0, `tensorboardX` has been removed"),
+]
+
+
+class Module(L.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.net = timm.create_model("test_resnet", num_classes=CLASSES)
+
+    def training_step(self, batch):
+        images, labels = batch
+        return F.cross_entropy(self.net(images), labels)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.net.parameters(), lr=0.01)
+
+
+class Data(L.LightningDataModule):
+    def train_dataloader(self):
+        images = torch.randn(8, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+        return DataLoader(TensorDataset(images, torch.arange(8) % CLASSES), batch_size=4)
+
+
+def names_that_the_documents_use():
+    images, labels = next(iter(Data().train_dataloader()))
+    return {
+        "datamodule": Data(),
+        "images": images,
+        "labels": labels,
+        "module": Module(),
+        "teacher": timm.create_model("test_vit", img_size=64, num_classes=CLASSES),
+        "torch": torch,
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("document", ["README.md", "docs/guide.md"])
+def test_every_block_runs_after_those_before_it(document, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / document).read_text(encoding="utf-8")
+    blocks = list(BLOCK.finditer(text))
+    assert len(blocks) >= 4
+    namespace = names_that_the_documents_use()
+    for block in blocks:
+        line = text[: block.start(1)].count("\n")
+        # Blank lines in front, so that an error names the line of the document.
+        exec(compile("\n" * line + block[1], document, "exec"), namespace)  # noqa: S102 - our own documents
+
+
+def test_the_readme_shows_the_accuracies_as_they_were_measured():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    result = json.loads((ROOT / "benchmarks" / "results" / "fashion_mnist.json").read_text(encoding="utf-8"))
+    shown = re.findall(r"\| (\d\d\.\d) ± (\d\.\d) \|(?: ([+-]\d\.\d) ± (\d\.\d))? \|", readme)
+    alone = result["rows"][0]["accuracy_last"]
+    measured = []
+    for row in result["rows"]:
+        gains = [accuracy - reference for accuracy, reference in zip(row["accuracy_last"], alone, strict=True)]
+        figures = (mean(row["accuracy_last"]), stdev(row["accuracy_last"]), mean(gains), stdev(gains))
+        measured.append(tuple(f"{figure:{form}}" for figure, form in zip(figures, FORMS, strict=True)))
+    assert shown == [(*measured[0][:2], "", ""), *measured[1:]]
+    assert f"({result['teacher']['accuracy']} %)" in readme
