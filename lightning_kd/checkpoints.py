@@ -2,7 +2,6 @@
 
 import pickle
 from collections.abc import Mapping
-from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +40,15 @@ def load_weights(model: nn.Module, path: Path | str, *, prefix: str | None = Non
     """
     path = Path(path)
     state = _read(path)
-    wanted = model.state_dict().keys()
-    prefix = _find_prefix(state.keys(), wanted, path) if prefix is None else prefix
+    wanted = model.state_dict()
+    prefix = _find_prefix(state, wanted, path) if prefix is None else prefix
     stripped = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     try:
         model.load_state_dict(stripped, strict=True)
     except RuntimeError as error:
-        missing, unexpected = (sorted(a - b) for a, b in ((wanted, stripped.keys()), (stripped.keys(), wanted)))
+        missing, unexpected = (
+            sorted(a - b) for a, b in ((wanted.keys(), stripped.keys()), (stripped.keys(), wanted.keys()))
+        )
         details = f"{_some('missing', missing)}{_some('unexpected', unexpected)}" or f" {error}"
         raise SetupError(
             f"`checkpoint` must hold exactly the weights of {type(model).__name__} under the prefix {prefix!r}, got "
@@ -75,17 +76,18 @@ def _load(path: Path) -> Any:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _find_prefix(found: AbstractSet[str], wanted: AbstractSet[str], path: Path) -> str:
+def _find_prefix(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> str:
     """The one prefix under which every wanted name is found; ``""`` where none is, for the message that follows."""
-    if found >= wanted:
-        return ""
-    first = min(wanted)
-    prefixes = [key.removesuffix(first) for key in found if key.endswith("." + first)]
-    fitting = [prefix for prefix in prefixes if all(prefix + key in found for key in wanted)]
+    first = min(wanted, default="")
+    prefixes = [key.removesuffix(first) for key in found if f".{key}".endswith(f".{first}")]
+    named = [prefix for prefix in prefixes if all(prefix + key in found for key in wanted)]
+    fitting = [
+        prefix for prefix in named if all(found[prefix + key].shape == tensor.shape for key, tensor in wanted.items())
+    ]
     if len(fitting) > 1:
         choices = ", ".join(map(repr, fitting))
         raise SetupError(f"`prefix` must be given, because {path.name} holds the network more than once: {choices}.")
-    return fitting[0] if fitting else ""
+    return next(iter(fitting or named), "")
 
 
 def _some(what: str, names: list[str]) -> str:

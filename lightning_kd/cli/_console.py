@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from exporters.profiling import Estimate
+from exporters.profiling import Estimate, Machine
 
 WIDTH_OF_FILES = 160
 
@@ -56,3 +56,9 @@ def interval(estimate: Estimate | None, *, digits: int = 3) -> str:
     if estimate is None:
         return "too few runs"
     return f"{estimate.value:.{digits}f} ({estimate.low:.{digits}f} to {estimate.high:.{digits}f})"
+
+
+def where(machine: Machine) -> str:
+    """A sentence that says what a latency was measured on."""
+    load = "" if machine.load_average is None else f", load average {machine.load_average:.1f} before"
+    return f"Measured on {machine.cpu}, {machine.cores} cores{load}."

@@ -1,12 +1,12 @@
 """What the parsers of all subcommands share."""
 
-from argparse import HelpFormatter
+from argparse import ArgumentTypeError, HelpFormatter
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
-from jsonargparse.typing import PositiveInt
 
 from exporters.profiling import ProfileOptions
+from exporters.threads import check_threads
 
 MODEL = "timm:NAME, torchvision:NAME or package.module:function, with arguments as in timm:resnet18,num_classes=10"
 
@@ -38,6 +38,14 @@ class CommandParser(BriefErrors):
         super().error(" ".join(message.split()), ex)
 
 
+def positive(text: str) -> int:
+    """Read a whole number above 0."""
+    number = int(text)
+    if number < 1:
+        raise ArgumentTypeError(f"must be a whole number above 0, got {text!r}")
+    return number
+
+
 def add_json_option(parser: ArgumentParser) -> None:
     """Add ``--json``."""
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of tables")
@@ -46,17 +54,17 @@ def add_json_option(parser: ArgumentParser) -> None:
 def add_input_options(parser: ArgumentParser) -> None:
     """Add the shape and the seed of inputs."""
     shape = "as in 1 3 224 224; the one that timm publishes if not given"
-    parser.add_argument("--input-shape", nargs="+", type=PositiveInt, metavar="N", help=shape)
+    parser.add_argument("--input-shape", nargs="+", type=positive, metavar="N", help=shape)
     parser.add_argument("--seed", type=int, default=0, help="seed of random weights and inputs (%(default)s)")
 
 
 def add_measurement_options(parser: ArgumentParser) -> None:
     """Add the options of a latency measurement; `measurement_options` reads most of them."""
     defaults = ProfileOptions()
-    parser.add_argument("--threads", type=PositiveInt, help="threads that one run may use; all if not given")
+    parser.add_argument("--threads", type=positive, help="threads that one run may use; all if not given")
     for name, kind, default, meaning in (
-        ("--batch-size", PositiveInt, 1, "samples per run"),
-        ("--min-runs", PositiveInt, defaults.min_runs, "fewest measured runs"),
+        ("--batch-size", positive, 1, "samples per run"),
+        ("--min-runs", positive, defaults.min_runs, "fewest measured runs"),
         ("--min-seconds", float, defaults.min_seconds, "least time to measure, s"),
         ("--max-seconds", float, defaults.max_seconds, "most time to measure, s"),
         ("--seed", int, 0, "seed of the random inputs"),
@@ -65,8 +73,9 @@ def add_measurement_options(parser: ArgumentParser) -> None:
 
 
 def measurement_options(parser: ArgumentParser, options: Any) -> ProfileOptions:
-    """Stop rules from the parsed ``options``; values that contradict each other are an error of ``parser``."""
+    """Stop rules from the parsed ``options``; impossible values are an error of ``parser``."""
     try:
+        check_threads(options.threads)
         return ProfileOptions(
             min_runs=options.min_runs, min_seconds=options.min_seconds, max_seconds=options.max_seconds
         )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from exporters.profiling import Comparison, compare
-from lightning_kd.cli._console import interval, show, working
+from lightning_kd.cli._console import interval, show, where, working
 from lightning_kd.cli._parsing import CommandParser, add_json_option, add_measurement_options, measurement_options
 
 
@@ -29,12 +29,12 @@ def run(command: str, arguments: Sequence[str]) -> None:
             seed=options.seed,
             options=stop_rules,
         )
-    show(json.loads(comparison.to_json()), [_table(comparison), _verdict(comparison)], as_json=options.json)
+    remarks = [_verdict(comparison), where(comparison.machine)]
+    show(json.loads(comparison.to_json()), [_table(comparison), *remarks], as_json=options.json)
 
 
 def _table(comparison: Comparison) -> Table:
-    machine = comparison.machine
-    table = Table(title=f"Interleaved, with 95 % intervals, on {machine.cpu}, {machine.cores} cores")
+    table = Table(title="Interleaved, with 95 % intervals")
     table.add_column("figure")
     table.add_column("value", justify="right")
     table.add_row(f"A: p50 of {comparison.first.name}, ms", interval(comparison.first_p50_ms))

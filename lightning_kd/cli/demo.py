@@ -34,7 +34,7 @@ def run(command: str, arguments: Sequence[str]) -> None:
             on_epoch=lambda: progress.advance(training),
             on_deployment=lambda: progress.advance(deployment),
         )
-    table = Table(title="Handwritten digits: one image at a time, accuracy on 500 test images")
+    table = Table(title="Handwritten digits: one image on one thread, accuracy on 500 test images")
     for heading in result.headings:
         table.add_column(heading, justify="left" if heading in ("network", "runtime") else "right")
     for row in result.rows:

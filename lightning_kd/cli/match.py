@@ -4,13 +4,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 import torch
-from jsonargparse.typing import PositiveInt
 from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor, nn
 
 from lightning_kd.cli._console import show, working
-from lightning_kd.cli._parsing import MODEL, CommandParser, add_input_options, add_json_option
+from lightning_kd.cli._parsing import MODEL, CommandParser, add_input_options, add_json_option, positive
 from lightning_kd.cli.export import input_shape
 from lightning_kd.extras import import_extra
 from lightning_kd.images import load_images
@@ -50,7 +49,8 @@ def run(command: str, arguments: Sequence[str]) -> None:
         "matches": [asdict(match) for match in matches],
         "plot": options.plot,
     }
-    show(document, [_table(similarity, matches), *_remarks(options.data, options.plot)], as_json=options.json)
+    remarks = _remarks(similarity, options.data, options.plot)
+    show(document, [_table(matches), *remarks], as_json=options.json)
 
 
 def _parser(command: str) -> CommandParser:
@@ -62,9 +62,9 @@ def _parser(command: str) -> CommandParser:
         parser.add_argument(f"--{network}-pretrained", action="store_true", help="download the published weights")
         parser.add_argument(f"--{network}-layers", nargs="+", metavar="PATTERN", help="layers, as in 'blocks.*'")
     parser.add_argument("--data", metavar="PATH", help="folder of images, or .npy of inputs; random if not given")
-    parser.add_argument("--samples", type=PositiveInt, default=256, help="how many inputs (%(default)s)")
-    parser.add_argument("--batch-size", type=PositiveInt, default=32, help="inputs at once, at least 4 (%(default)s)")
-    parser.add_argument("--top", type=PositiveInt, metavar="K", help="print the K most similar pairs only")
+    parser.add_argument("--samples", type=positive, default=256, help="how many inputs (%(default)s)")
+    parser.add_argument("--batch-size", type=positive, default=32, help="inputs at once, at least 4 (%(default)s)")
+    parser.add_argument("--top", type=positive, metavar="K", help="print the K most similar pairs only")
     parser.add_argument("--monotone", action="store_true", help="keep the order of depth; each layer at most once")
     parser.add_argument("--plot", metavar="PNG", help="draw the map, with the pairs framed")
     add_input_options(parser)
@@ -89,8 +89,8 @@ def _tracked(batches: Sequence[Tensor], progress: Progress) -> Iterator[Tensor]:
     yield from progress.track(batches, description="comparing layers")
 
 
-def _table(similarity: SimilarityMap, matches: Sequence[LayerMatch]) -> Table:
-    table = Table(title=f"Most similar layers, unbiased CKA of {similarity.samples} samples")
+def _table(matches: Sequence[LayerMatch]) -> Table:
+    table = Table(title="Most similar layers")
     table.add_column("student layer")
     table.add_column("teacher layer")
     table.add_column("CKA", justify="right")
@@ -99,8 +99,8 @@ def _table(similarity: SimilarityMap, matches: Sequence[LayerMatch]) -> Table:
     return table
 
 
-def _remarks(data: str | None, plot: str | None) -> list[str]:
-    remarks = []
+def _remarks(similarity: SimilarityMap, data: str | None, plot: str | None) -> list[str]:
+    remarks = [f"Unbiased CKA of {similarity.samples} samples."]
     if data is None:
         remarks.append("The inputs were random noise: give --data for the similarity on what the networks will see.")
     if plot is not None:

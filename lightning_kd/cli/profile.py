@@ -7,7 +7,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from exporters.profiling import Memory, Profile, profile
-from lightning_kd.cli._console import interval, show, working
+from lightning_kd.cli._console import interval, show, where, working
 from lightning_kd.cli._parsing import CommandParser, add_json_option, add_measurement_options, measurement_options
 
 
@@ -25,12 +25,11 @@ def run(command: str, arguments: Sequence[str]) -> None:
             for path in progress.track(options.artifacts, description="profiling")
         ]
     document = {"profiles": [json.loads(measured.to_json()) for measured in profiles]}
-    show(document, [_table(profiles), *_remarks(profiles)], as_json=options.json)
+    show(document, [_table(profiles), where(profiles[0].machine), *_remarks(profiles)], as_json=options.json)
 
 
 def _table(profiles: Sequence[Profile]) -> Table:
-    machine = profiles[0].machine
-    table = Table(title=f"Latency in ms with 95 % intervals, on {machine.cpu}, {machine.cores} cores")
+    table = Table(title="Latency in ms with 95 % intervals")
     for heading in ("network", "runtime", "precision", "threads", "p50", "p90", "p99", "samples/s", "load", "memory"):
         table.add_column(heading, justify="left" if heading in ("network", "runtime", "precision") else "right")
     for measured in profiles:

@@ -44,6 +44,7 @@ TARGETS = (
     Target(network="student", to="coreml"),
 )
 STEPS = 2 + len(TARGETS)
+THREADS = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +94,7 @@ def deploy(
     """
     found = []
     for name, network in networks.items():
-        session = exporters.pytorch_session(network, test.tensors[0][:1])
+        session = exporters.pytorch_session(network, test.tensors[0][:1], threads=THREADS)
         found.append(
             Deployment(
                 network=name,
@@ -130,6 +131,6 @@ def _deploy(
         runtime=RUNTIMES[target.to],
         precision=target.precision,
         artifact=artifact,
-        accuracy=session_accuracy(exporters.load(artifact), test) if runs_here else None,
-        profile=profile(artifact, options=options) if runs_here else None,
+        accuracy=session_accuracy(exporters.load(artifact, threads=THREADS), test) if runs_here else None,
+        profile=profile(artifact, threads=THREADS, options=options) if runs_here else None,
     )

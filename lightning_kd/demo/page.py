@@ -64,8 +64,8 @@ def _deployments(result: DemoResult) -> Section:
         heading="Accuracy against latency",
         text=(
             f"The student of seed {seed} and its teacher. Accuracy is that of the exported file in its runtime on all "
-            f"500 test images; latency is that of one image, after a warm-up, with 95 % intervals. The student without "
-            f"the teacher has the same architecture, so it is drawn at the latency of its twin."
+            f"500 test images; latency is that of one image on one thread, after a warm-up, with 95 % intervals. The "
+            f"student without the teacher has the same architecture, so it is drawn at the latency of its twin."
         ),
         parts=[
             Picture(
@@ -133,10 +133,12 @@ def _similarity(result: DemoResult) -> Section:
             Picture(
                 svg=as_svg(lambda: similarity_figure(maps["alone"], []), "Similarity without the teacher"),
                 caption="Student trained without the teacher.",
+                half=True,
             ),
             Picture(
                 svg=as_svg(lambda: similarity_figure(maps["distilled"], pairs), "Similarity with the teacher"),
                 caption="Student trained with the teacher.",
+                half=True,
             ),
         ],
     )

@@ -126,7 +126,7 @@ def train_all(lesson: Lesson, on_epoch: Callable[[], None]) -> Trained:
     progress = OnEpoch(on_epoch)
     alone, distilled = Arm(), Arm()
     objectives: list[list[Objective]] = []
-    with _without_lightning_advice():
+    with _without_lightning_advice(), one_thread():
         torch.manual_seed(0)
         digits = Digits(seed=0)
         teacher = fit(ConvolutionalTeacher(), digits, lesson.teacher_epochs, TEACHER_RATE, [progress])
@@ -187,6 +187,17 @@ def _pairs(objectives: Sequence[Objective], similarity: SimilarityMap) -> list[L
     ]
     rows, columns = similarity.student_layers.index, similarity.teacher_layers.index
     return [LayerMatch(s.path, t.path, similarity.values[rows(s.path), columns(t.path)].item()) for s, t in pairs]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let PyTorch use one thread: on tensors as small as these, a second one costs more than it gives."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextmanager

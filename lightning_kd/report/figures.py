@@ -6,10 +6,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
+from itertools import cycle
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullLocator
 
 from exporters.profiling import Estimate
 
@@ -48,6 +52,9 @@ def accuracy_against_latency(candidates: Sequence[Candidate]) -> str:
     networks = list(dict.fromkeys(candidate.network for candidate in candidates))
     runtimes = list(dict.fromkeys(candidate.runtime for candidate in candidates))
 
+    colours = dict(zip(networks, cycle(PALETTE), strict=False))
+    markers = dict(zip(runtimes, cycle(MARKERS), strict=False))
+
     def draw() -> Figure:
         figure = Figure(figsize=(8, 4), layout="constrained")
         axes = figure.add_subplot(xlabel="median latency of one image, ms", ylabel="test accuracy, %")
@@ -57,19 +64,16 @@ def accuracy_against_latency(candidates: Sequence[Candidate]) -> str:
                 latency.value,
                 100 * candidate.accuracy,
                 xerr=[[latency.value - latency.low], [latency.high - latency.value]],
-                color=PALETTE[networks.index(candidate.network) % len(PALETTE)],
-                marker=MARKERS[runtimes.index(candidate.runtime) % len(MARKERS)],
+                color=colours[candidate.network],
+                marker=markers[candidate.runtime],
                 markersize=9,
                 capsize=3,
-                label=f"{candidate.network}, {candidate.runtime}",
             )
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.xaxis.set_minor_formatter("{x:g}")
-        axes.tick_params(axis="x", which="minor", labelsize=8)
         axes.margins(x=0.1, y=0.2)
-        _decorate(figure)
-        figure.legend(loc="outside right center", frameon=False)
+        _style(axes)
+        keys = [Line2D([], [], color=colours[name], linewidth=6, label=name) for name in networks]
+        keys += [Line2D([], [], color=INK, marker=markers[name], linestyle="", label=name) for name in runtimes]
+        figure.legend(handles=keys, loc="outside right center", frameon=False)
         return figure
 
     return as_svg(draw, "Test accuracy against latency")
@@ -94,10 +98,8 @@ def latency_distribution(latencies_ms: Mapping[str, Sequence[float]]) -> str:
             # Only what can be seen: a curve of ten thousand steps has no more shape than one of 400.
             kept = np.unique(np.linspace(0, len(ordered) - 1, 400).round().astype(int))
             axes.step(ordered[kept], shares[kept], where="post", color=PALETTE[index % len(PALETTE)], label=name)
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter("{x:g}")
         axes.set_ylim(0, 101)
-        _decorate(figure)
+        _style(axes)
         figure.legend(loc="outside right center", frameon=False)
         return figure
 
@@ -133,8 +135,12 @@ def _page_colours(salt: str) -> Iterator[None]:
         yield
 
 
-def _decorate(figure: Figure) -> None:
-    for axes in figure.axes:
-        axes.grid(color=INK, alpha=0.15, linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
+def _style(axes: Axes) -> None:
+    """Latency on a logarithmic axis with few round marks, and a faint grid."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.grid(color=INK, alpha=0.15, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)

@@ -16,10 +16,12 @@ class Picture:
     Args:
         svg: The drawing, an ``<svg>`` element as text; it is put into the page as it is.
         caption: What it shows.
+        half: Whether it takes half of a wide page, beside the next one.
     """
 
     svg: str
     caption: str
+    half: bool = False
 
     kind = "picture"
 

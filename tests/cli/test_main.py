@@ -1,0 +1,83 @@
+"""The command itself: help, version, errors, and what it does not import."""
+
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+
+from lightning_kd.cli import COMMANDS
+
+OWN = [name for name, command in COMMANDS.items() if command.module != "training"]
+
+
+def test_help_lists_every_command(run):
+    status, out, _ = run("--help")
+    assert status == 0
+    listed = {line.split()[0] for line in out.splitlines() if line.startswith("    ") and line.split()}
+    assert {"fit", "validate", "test", "predict", "export", "profile", "compare", "match", "demo"} <= listed
+
+
+def test_version_is_that_of_the_distribution(run):
+    assert run("--version") == (0, f"lightning-kd {version('lightning-kd')}\n", "")
+
+
+@pytest.mark.parametrize("arguments", [(), ("exprt",), ("--exprt",)])
+def test_an_unknown_command_exits_with_2_and_names_the_choices(run, arguments):
+    status, out, err = run(*arguments)
+    assert (status, out) == (2, "")
+    assert "COMMAND" in err
+
+
+@pytest.mark.parametrize("command", OWN)
+def test_help_of_a_command_describes_its_options(run, command):
+    status, out, _ = run(command, "--help")
+    assert status == 0
+    assert out.startswith(f"usage: lightning-kd {command}")
+    assert "--json" in out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_unknown_option_is_an_error(run, command):
+    positional = {
+        "export": ["m", "--to=onnx", "--output=x"],
+        "profile": ["a"],
+        "compare": ["a", "b"],
+        "match": ["a", "b"],
+    }
+    status, out, err = run(command, *positional.get(command, []), "--unknown-option")
+    assert (status, out) == (2, "")
+    assert err.startswith(f"lightning-kd {command}: error: ")
+    assert "--unknown-option" in err
+    assert err.count("\n") == 1
+
+
+def test_an_abbreviated_option_is_an_error(run):
+    status, _, err = run("profile", "net.onnx", "--min-sec", "1")
+    assert status == 2
+    assert "--min-sec" in err
+
+
+def test_a_process_fails_with_one_line_and_no_traceback(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys; from lightning_kd.cli import main; sys.exit(main())", "profile", "no.onnx"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("lightning-kd profile: error: `path` must have a manifest beside it")
+    assert done.stderr.count("\n") == 1
+
+
+def test_help_loads_no_runtime():
+    script = (
+        "import sys; from lightning_kd.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'onnx', 'onnxruntime', 'openvino', 'coremltools', 'matplotlib', 'sklearn', 'jinja2', 'timm.models'}\n"
+        "print(sorted(heavy & sys.modules.keys()), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stderr == "[]\n"
