@@ -80,7 +80,9 @@ def _draw(similarity: SimilarityMap, cells: Sequence[tuple[int, int]]) -> Figure
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     image = axes.imshow(values, vmin=0.0, vmax=1.0, cmap="viridis")
     bar = axes.inset_axes((1.0 + 0.5 / columns, 0.0, 0.5 / columns, 1.0))
-    figure.colorbar(image, cax=bar, label="CKA", ticks=[0.0, 0.25, 0.5, 0.75, 1.0] if rows > 2 else [0.0, 1.0])
+    figure.colorbar(image, cax=bar, ticks=[0.0, 0.25, 0.5, 0.75, 1.0] if rows > 2 else [0.0, 1.0])
+    bar.set_ylabel("CKA", fontsize=9)
+    bar.tick_params(labelsize=7)
     marked = ", matched pairs framed" if cells else ""
     axes.set_title(f"Unbiased linear CKA of {similarity.samples} samples{marked}", fontsize=9)
     axes.set_xlabel("teacher layer", fontsize=9)
