@@ -1,6 +1,6 @@
 """Distillation of the geometry of representations: centred kernel alignment."""
 
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -84,7 +84,7 @@ class CKAKD(PairedObjective):
         kernel: Kernel = "linear",
         weight: Weight = 1.0,
         name: str = "cka",
-    ) -> Self:
+    ) -> "CKAKD":
         """Distil between the layers that are most similar when training starts; no layer is named.
 
         Args:

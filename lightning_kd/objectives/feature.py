@@ -1,7 +1,5 @@
 """Distillation of intermediate features, element by element."""
 
-from typing import Self
-
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
@@ -70,7 +68,7 @@ class FeatureKD(PairedObjective):
         normalization: Normalization = "layer",
         weight: Weight = 1.0,
         name: str = "feature",
-    ) -> Self:
+    ) -> "FeatureKD":
         """Distil between the layers that are most similar when training starts; no layer is named.
 
         Args:
