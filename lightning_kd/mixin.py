@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 from torch import Tensor, nn
 from typing_extensions import override
 
-from lightning_kd.callbacks.distillation import adopt_parameters, check_sharding, log_values
+from lightning_kd.callbacks.distillation import adopt_parameters, check_sharding, log_values, records_step
 from lightning_kd.distiller import Distiller, Losses
 from lightning_kd.errors import SetupError
 from lightning_kd.first_step import Allowance
@@ -125,7 +125,7 @@ class DistillationMixin(pl.LightningModule):
             TermError: On the first step: a term that is zero, not finite or without gradient.
         """
         losses = self.distiller.losses(task_loss, calls, Progress(self.global_step, self.current_epoch))
-        self.log_dict(log_values(losses, self._distillation_name))
+        self.log_dict(log_values(losses, self._distillation_name, weights=records_step(self.trainer)))
         return losses
 
     @override

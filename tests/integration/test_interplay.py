@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import (
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from lightning_kd import Distiller, FeatureKD, KnowledgeDistillation, LogitKD, Tap
+from lightning_kd import Distiller, FeatureKD, KnowledgeDistillation, LogitKD, Ramp, Tap
 from lightning_kd.errors import SetupError, TapError, TermError
 
 
@@ -51,6 +51,15 @@ def test_terms_weights_task_and_total_are_logged(classifier, teacher, loader, tr
     expected = 0.1 * step["kd/task"] + 0.9 * step["kd/logit"] + 0.5 * step["kd/feature"]
     assert step["kd/total"] == pytest.approx(expected, rel=1e-6)
     assert step["kd/logit_weight"] == pytest.approx(0.9)
+
+
+def test_a_changing_weight_is_logged_whenever_loggers_record(classifier, teacher, loader, trainer):
+    kd = distillation(teacher, objectives=[LogitKD(weight=Ramp(0.0, 1.0, over=5, unit="step"))])
+    steps = fit(trainer, classifier(), loader, kd, log_every_n_steps=3)
+    weights = [step["kd/logit_weight"] for step in steps]
+    assert weights == pytest.approx([0.0, 0.0, 0.4, 0.4, 0.4, 1.0])
+    values = [step["kd/total"] - step["kd/task"] for step in steps]
+    assert values == pytest.approx([step["kd/logit"] * i / 5 for i, step in enumerate(steps)], abs=1e-5)
 
 
 @pytest.mark.parametrize("averaging", [WeightAveraging, EMAWeightAveraging])

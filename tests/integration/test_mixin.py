@@ -97,7 +97,7 @@ def loop(net, teacher, adapters, batches, *, use_fabric):
 
 
 def test_terms_are_logged_by_the_mixin(cnn, teacher, loader, trainer):
-    fitted = trainer()
+    fitted = trainer(log_every_n_steps=6)
     fitted.fit(manual_module(teacher, cnn()), loader())
     assert fitted.callback_metrics["kd/logit"] > 0
     assert fitted.callback_metrics["kd/feature_weight"].item() == pytest.approx(0.5)
