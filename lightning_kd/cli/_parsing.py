@@ -67,6 +67,8 @@ def add_measurement_options(parser: ArgumentParser) -> None:
         ("--min-runs", positive, defaults.min_runs, "fewest measured runs"),
         ("--min-seconds", float, defaults.min_seconds, "least time to measure, s"),
         ("--max-seconds", float, defaults.max_seconds, "most time to measure, s"),
+        ("--min-warm-up-seconds", float, defaults.min_warm_up_seconds, "least time to warm up, s"),
+        ("--max-warm-up-seconds", float, defaults.max_warm_up_seconds, "most time to warm up, s"),
         ("--seed", int, 0, "seed of the random inputs"),
     ):
         parser.add_argument(name, type=kind, default=default, help=f"{meaning} (%(default)s)")
@@ -77,7 +79,11 @@ def measurement_options(parser: ArgumentParser, options: Any) -> ProfileOptions:
     try:
         check_threads(options.threads)
         return ProfileOptions(
-            min_runs=options.min_runs, min_seconds=options.min_seconds, max_seconds=options.max_seconds
+            min_runs=options.min_runs,
+            min_seconds=options.min_seconds,
+            max_seconds=options.max_seconds,
+            min_warm_up_seconds=options.min_warm_up_seconds,
+            max_warm_up_seconds=options.max_warm_up_seconds,
         )
     except ValueError as error:
         parser.error(str(error))

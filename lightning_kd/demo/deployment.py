@@ -90,7 +90,7 @@ def deploy(
         on_step: Called after every deployment; there are `STEPS` of them.
 
     Returns:
-        The deployments.
+        The deployments, network by network.
     """
     found = []
     for name, network in networks.items():
@@ -106,9 +106,10 @@ def deploy(
             )
         )
         on_step()
-    for target in TARGETS:
-        found.append(_deploy(target, networks[target.network], test, folder, options))
-        on_step()
+        for target in TARGETS:
+            if target.network == name:
+                found.append(_deploy(target, network, test, folder, options))
+                on_step()
     return found
 
 

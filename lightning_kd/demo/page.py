@@ -70,7 +70,7 @@ def _deployments(result: DemoResult) -> Section:
         parts=[
             Picture(
                 svg=accuracy_against_latency(_candidates(result)),
-                caption="Better is up and to the left. Bars are the intervals of the medians.",
+                caption="Better is up and to the left. Bars, where there is one to be seen, are intervals.",
             ),
             Table(
                 headings=result.headings,

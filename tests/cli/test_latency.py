@@ -6,7 +6,7 @@ import pytest
 
 from exporters.profiling import Comparison, Profile
 
-QUICK = ("--min-seconds", "0", "--min-runs", "40", "--max-seconds", "1")
+QUICK = ("--min-seconds=0", "--min-runs=40", "--max-seconds=1", "--min-warm-up-seconds=0", "--max-warm-up-seconds=0.2")
 
 
 def test_profile_prints_one_document_with_every_sample(run, artifacts):
