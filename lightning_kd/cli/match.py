@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lightning_kd.cli._console import show, working
 from lightning_kd.cli._parsing import MODEL, CommandParser, add_input_options, add_json_option, positive
 from lightning_kd.cli.export import input_shape
+from lightning_kd.errors import SetupError
 from lightning_kd.extras import import_extra
 from lightning_kd.images import load_images
 from lightning_kd.models import load_model
@@ -30,6 +31,8 @@ def run(command: str, arguments: Sequence[str]) -> None:
             options.student, pretrained=options.student_pretrained, checkpoint=options.student_checkpoint
         )
         images = _images(options.data, input_shape(teacher, options.input_shape), options.samples, teacher)
+        for role, network in (("teacher", teacher), ("student", student)):
+            _check_accepts(role, network, images)
         similarity = similarity_map(
             student,
             teacher,
@@ -77,6 +80,18 @@ def _images(data: str | None, shape: tuple[int, ...], samples: int, teacher: nn.
     if data is None:
         return torch.randn(samples, *shape[1:])
     return load_images(data, shape[1:], samples=samples, **_normalization(teacher))
+
+
+def _check_accepts(role: str, network: nn.Module, images: Tensor) -> None:
+    """Raise `SetupError` unless the network runs on these inputs."""
+    try:
+        with torch.inference_mode():
+            network.eval()(images[:1])
+    except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        raise SetupError(
+            f"`--input-shape` must be one that the {role} ({type(network).__name__}) accepts, "
+            f"got {tuple(images.shape[1:])}: {error}"
+        ) from error
 
 
 def _normalization(model: nn.Module) -> dict[str, tuple[float, ...]]:

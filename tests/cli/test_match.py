@@ -47,6 +47,7 @@ def test_compares_the_named_layers_on_the_given_arrays(run, project):
         (["--student-layers", "4.x"], 1, "`4.x` names no module of the student"),
         (["--data", "nowhere"], 1, "`data` must be a folder of images or a .npy file, got nowhere"),
         (["--batch-size", "3"], 1, "at least 4 samples"),
+        (["--input-shape", "1", "3", "5", "5"], 1, "one that the teacher (Sequential) accepts, got (3, 5, 5)"),
         (["--top", "0"], 2, "argument --top: must be a whole number above 0"),
         (["--plot", "no-folder/map.png"], 1, "`path` must be a file that can be written"),
     ],
