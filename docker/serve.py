@@ -21,6 +21,7 @@ import sys
 import threading
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -174,14 +175,11 @@ def main() -> None:
         server = ModelServer((options.host, options.port), artifact, threads=options.threads)
     except (exporters.ExportError, OSError, ValueError) as error:
         parser.error(str(error))
-    with server:
+    with server, suppress(KeyboardInterrupt):
         host, port = server.server_address[:2]
         sys.stdout.write(f"Serving {options.artifact.name} at http://{host!s}:{port}\n")
         sys.stdout.flush()
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            return
+        server.serve_forever()
 
 
 def _stop(_: int, __: object) -> NoReturn:
