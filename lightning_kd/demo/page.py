@@ -106,11 +106,9 @@ def _distribution(result: DemoResult) -> Section:
         for deployment in result.deployments
         if deployment.network == "student" and deployment.profile is not None
     }
-    unsteady = [d.label for d in result.deployments if d.profile is not None and not d.profile.steady]
-    busy = f" No steady state was reached by: {', '.join(unsteady)}; the machine was busy." if unsteady else ""
     return Section(
         heading="Distribution of latencies",
-        text=f"Every measured run of the student; none was left out.{busy}",
+        text=f"Every measured run of the student; none was left out.{_disturbance(result)}",
         parts=[
             Picture(
                 svg=latency_distribution(latencies_ms),
@@ -118,6 +116,24 @@ def _distribution(result: DemoResult) -> Section:
             )
         ],
     )
+
+
+def _disturbance(result: DemoResult) -> str:
+    """What speaks against the latencies, as sentences with a space in front; nothing on a quiet machine."""
+    load, cores = result.machine.load_average, result.machine.cores
+    unsteady = [
+        f"{deployment.network} on {deployment.label}"
+        for deployment in result.deployments
+        if deployment.profile is not None and not deployment.profile.steady
+    ]
+    text = ""
+    if load is not None and load > cores:
+        text += (
+            f" {load:.1f} tasks were running or waiting on {cores} cores before the demo began: the machine was busy."
+        )
+    if unsteady:
+        text += f" The warm-up found no steady state for: {', '.join(unsteady)}."
+    return text
 
 
 def _similarity(result: DemoResult) -> Section:
