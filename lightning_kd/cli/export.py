@@ -25,13 +25,13 @@ def run(command: str, arguments: Sequence[str]) -> None:
     """Export a network and print what was written, and how far it is from PyTorch."""
     options = _parser(command).parse_args(arguments)
     formats = {name: import_runtime(EXPORTERS, name)() for name in options.to}
-    folder = _make_folder(Path(options.output))
     with working() as progress:
         torch.manual_seed(options.seed)
         model = load_model(
             options.model, pretrained=options.pretrained, checkpoint=options.checkpoint, prefix=options.prefix
         )
         example = torch.randn(input_shape(model, options.input_shape))
+        folder = _make_folder(Path(options.output))
         stem = f"{options.name or parse_spec(options.model)[1]}-{options.precision}"
         artifacts = [
             exporters.export(
