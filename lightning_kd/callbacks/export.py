@@ -1,13 +1,11 @@
 """The callback that exports the student when training ends."""
 
 import copy
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 from typing_extensions import override
@@ -19,6 +17,7 @@ from exporters.parity import Precision
 from exporters.runtimes import EXPORTERS, import_runtime
 from lightning_kd._checks import check_choice
 from lightning_kd.callbacks._student import find_student, student_example
+from lightning_kd.checkpoints import load_weights
 from lightning_kd.errors import SetupError
 
 
@@ -129,16 +128,7 @@ class ExportStudent(pl.Callback):
                 "`weights='best'`: the checkpoint callback saved nothing in this run, so there is no best checkpoint: "
                 "train until it saves one, or pass weights='last'."
             )
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-        except pickle.UnpicklingError as error:
-            raise SetupError(
-                f"`weights='best'`: the checkpoint {path} holds objects other than tensors and plain values, as "
-                "save_hyperparameters() puts there, and is not unpickled: pass weights='last'."
-            ) from error
-        prefix = f"{self.student}." if self.student else ""
-        own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-        student.load_state_dict(own)
+        load_weights(student, path, prefix=f"{self.student}." if self.student else "")
         return {"checkpoint": Path(path).name, "checkpoint_sha256": sha256_of(Path(path))}
 
 
