@@ -1,14 +1,18 @@
 """Knowledge distillation for PyTorch Lightning: one callback distils any LightningModule from any teacher."""
 
-from lightning_kd.callbacks import ExportStudent, KnowledgeDistillation, LatencyMonitor
-from lightning_kd.distiller import Distiller, Losses
-from lightning_kd.layout import Layout
-from lightning_kd.mixin import DistillationMixin
-from lightning_kd.objectives import CKAKD, FeatureKD, LogitKD, Objective, PatchEmbeddingKD
-from lightning_kd.schedules import Progress, Ramp, Steps
-from lightning_kd.similarity import match_layers, similarity_map
-from lightning_kd.taps import Tap
-from lightning_kd.teachers import FrozenTeacher
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lightning_kd.callbacks import ExportStudent, KnowledgeDistillation, LatencyMonitor
+    from lightning_kd.distiller import Distiller, Losses
+    from lightning_kd.layout import Layout
+    from lightning_kd.mixin import DistillationMixin
+    from lightning_kd.objectives import CKAKD, FeatureKD, LogitKD, Objective, PatchEmbeddingKD
+    from lightning_kd.schedules import Progress, Ramp, Steps
+    from lightning_kd.similarity import match_layers, similarity_map
+    from lightning_kd.taps import Tap
+    from lightning_kd.teachers import FrozenTeacher
 
 __all__ = [
     "CKAKD",
@@ -31,3 +35,27 @@ __all__ = [
     "match_layers",
     "similarity_map",
 ]
+
+_HOMES = {
+    "callbacks": ("ExportStudent", "KnowledgeDistillation", "LatencyMonitor"),
+    "distiller": ("Distiller", "Losses"),
+    "layout": ("Layout",),
+    "mixin": ("DistillationMixin",),
+    "objectives": ("CKAKD", "FeatureKD", "LogitKD", "Objective", "PatchEmbeddingKD"),
+    "schedules": ("Progress", "Ramp", "Steps"),
+    "similarity": ("match_layers", "similarity_map"),
+    "taps": ("Tap",),
+    "teachers": ("FrozenTeacher",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for: commands that do not train need not wait for Lightning."""
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__
