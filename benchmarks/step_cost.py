@@ -5,13 +5,17 @@ CSVLogger that logs every step), the distilled ones with one KnowledgeDistillati
 called step by step, so each runs in a thread of its own and they are advanced in lock step (`_lockstep.py`): in every
 round each variant takes one step, in an order drawn anew, while all others sleep. A step is a whole turn of Lightning's
 loop, from one batch's start to the next one's, so it includes the callback's wrapper, hooks, losses, adapters and
-logging. ``teacher`` is the bare teacher's forward pass under ``no_grad``, stepped in the same rounds.
+logging. PyTorch computes on one thread: the worker threads that each Trainer would have spin for a while after a step,
+in the time of the next Trainer's. ``teacher`` is the bare teacher's forward pass under ``no_grad``, stepped in the
+same rounds.
 
-A ratio is the median step over the median of (student step + teacher forward pass) of the same rounds, with the 95 %
-interval of a bootstrap over rounds as spread. ``processor_ratios`` are the same of processor time, which does not count
-the time in which other programs ran. ``control``, a second Trainer on the student alone over the first, shows the
-noise. ``by_hand`` is logit distillation written into the LightningModule: what a step costs without us. A ratio at the
-top level is the larger one of the two pairs of networks, ResNet-50 to ResNet-18 and ViT-S to ViT-Ti.
+Two Trainers of the very same step differ by several per cent, by where their memory lies. So everything is made anew in
+each of four sittings, and a ratio is the median step over the median of (student step + teacher forward pass) of all of
+them, with the 95 % interval of a bootstrap over sittings and rounds as spread. ``processor_ratios`` are the same of
+processor time, which does not count the time in which other programs ran. ``control``, a second Trainer on the student
+alone over the first, shows the noise. ``by_hand`` is logit distillation written into the LightningModule: what a step
+costs without us. A ratio at the top level is the larger one of the two pairs of networks, ResNet-50 to ResNet-18 and
+ViT-S to ViT-Ti.
 
 ``medians`` are in ms and hold, beside the variants, what the parts cost: reading the taps (``part/hooks``), logging
 (``part/logging``), and per objective its adapters and its loss, forward and backward, timed apart from the networks.
@@ -19,13 +23,14 @@ top level is the larger one of the two pairs of networks, ResNet-50 to ResNet-18
 
 import copy
 import json
+import math
 import random
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import repeat
+from itertools import chain, repeat
 from statistics import median
 from typing import Any
 
@@ -52,7 +57,8 @@ from torch import Tensor, nn
 from exporters.profiling.intervals import median_ratio
 from lightning_kd import CKAKD, Distiller, FeatureKD, KnowledgeDistillation, LogitKD, Objective, PatchEmbeddingKD
 
-WARM_UP_ROUNDS = 2
+WARM_UP_ROUNDS = 1
+SITTINGS = 4
 Times = dict[str, list[float]]
 MILLISECONDS = 1e3
 
@@ -216,15 +222,15 @@ def time_steps(lockstep: Lockstep, names: Sequence[str], rounds: int) -> tuple[T
     return wall, processor
 
 
-def compare(times: Times) -> tuple[dict[str, float], dict[str, list[float]]]:
+def compare(sittings: Sequence[Times]) -> tuple[dict[str, float], dict[str, list[float]]]:
     """Ratios to (student step + teacher forward pass), and their intervals; ``control`` is to the student's step."""
-    columns = {name: np.array(values)[:, None] for name, values in times.items()}
-    together = columns["student"] + columns["teacher"]
+    columns = {name: [np.array(times[name])[:, None] for times in sittings] for name in sittings[0]}
+    together = [student + teacher for student, teacher in zip(columns["student"], columns["teacher"], strict=True)]
     ratios, spread = {}, {}
     for name, column in columns.items():
         if name not in ("student", "teacher"):
             base = columns["student"] if name == "control" else together
-            estimate = median_ratio([column], [base], seed=0)
+            estimate = median_ratio(column, base, seed=0)
             ratios[name] = round(estimate.value, 4)
             spread[name] = [round(estimate.low, 4), round(estimate.high, 4)]
     return ratios, spread
@@ -233,15 +239,22 @@ def compare(times: Times) -> tuple[dict[str, float], dict[str, list[float]]]:
 def measure_pair(pair: Pair, *, batch: int, pixels: int, rounds: int) -> dict[str, dict[str, Any]]:
     """Ratios, medians in ms and spread of one pair of networks."""
     subjects = make_subjects(pair, batch=batch, pixels=pixels)
-    with tempfile.TemporaryDirectory() as folder:
-        workers, distilled = workers_of(pair, subjects, folder)
-        with Lockstep(workers) as lockstep:
-            times, processor_times = time_steps(lockstep, list(workers), rounds)
-    ratios, spread = compare(times)
-    processor_ratios, _ = compare(processor_times)
-    seconds = {name: median(values) for name, values in times.items()}
+    wall: list[Times] = []
+    processor: list[Times] = []
+    logging_s: list[float] = []
+    for _ in range(SITTINGS):
+        with tempfile.TemporaryDirectory() as folder:
+            workers, distilled = workers_of(pair, subjects, folder)
+            with Lockstep(workers) as lockstep:
+                times = time_steps(lockstep, list(workers), math.ceil(rounds / SITTINGS))
+        wall.append(times[0])
+        processor.append(times[1])
+        logging_s += distilled.logging_s
+    ratios, spread = compare(wall)
+    processor_ratios, _ = compare(processor)
+    seconds = {name: median(chain.from_iterable(times[name] for times in wall)) for name in wall[0]}
     distiller = Distiller(subjects.student, subjects.teacher, pair.objectives()["all"]).build([subjects.batch[0]])
-    parts = {"logging": median(distilled.logging_s), **time_parts(distiller, subjects.batch[0], repeats=rounds)}
+    parts = {"logging": median(logging_s), **time_parts(distiller, subjects.batch[0], repeats=rounds)}
     seconds |= {f"part/{name}": value for name, value in parts.items()}
     return {
         "ratios": ratios,
@@ -269,19 +282,19 @@ def report(result: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = options(__doc__)
-    parser.add_argument("--rounds", type=int, help="steps of each variant (default: 30, with --quick 8)")
-    parser.add_argument("--batch", type=int, help="images per step (default: 16, with --quick 8)")
-    parser.add_argument("--pixels", type=int, default=224, help="height and width of the images")
+    parser.add_argument("--rounds", type=int, help="steps of each variant (default: 30, with --quick 24)")
+    parser.add_argument("--batch", type=int, default=8, help="images per step (%(default)s)")
+    parser.add_argument("--pixels", type=int, help="height and width of the images (default: 224, with --quick 128)")
     parser.add_argument("--pairs", nargs="+", choices=list(PAIRS), default=list(PAIRS))
     arguments = parser.parse_args()
-    rounds = arguments.rounds or (8 if arguments.quick else 30)
-    batch = arguments.batch or (8 if arguments.quick else 16)
+    torch.set_num_threads(1)
+    rounds = arguments.rounds or (24 if arguments.quick else 30)
+    batch, pixels = arguments.batch, arguments.pixels or (128 if arguments.quick else 224)
     result: dict[str, Any] = {"benchmark": "step_cost", "machine": machine(), "versions": versions()}
-    result |= {"batch": batch, "pixels": arguments.pixels, "rounds": rounds}
+    result |= {"batch": batch, "pixels": pixels, "rounds": rounds}
     with without_lightning_advice():
         measured = {
-            name: measure_pair(PAIRS[name], batch=batch, pixels=arguments.pixels, rounds=rounds)
-            for name in arguments.pairs
+            name: measure_pair(PAIRS[name], batch=batch, pixels=pixels, rounds=rounds) for name in arguments.pairs
         }
     pairs = {name: figures["ratios"] for name, figures in measured.items()}
     result["ratios"] = {name: max(ratios[name] for ratios in pairs.values()) for name in next(iter(pairs.values()))}
