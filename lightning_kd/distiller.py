@@ -19,6 +19,7 @@ from lightning_kd.schedules import START, Progress, Weight, check_weight, weight
 from lightning_kd.similarity import match_layers, similarity_map
 from lightning_kd.taps import Inputs, Observation
 from lightning_kd.teachers import FrozenTeacher
+from lightning_kd.teachers.frozen import check_teacher
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,8 +316,7 @@ def _mean(values: list[Tensor]) -> Tensor:
 
 def check_strangers(student: nn.Module, teacher: nn.Module) -> None:
     """Raise `SetupError` if ``teacher`` is no module, or shares a parameter with ``student``."""
-    if not isinstance(teacher, nn.Module):
-        raise SetupError(f"`teacher` must be a torch.nn.Module with its weights loaded, got {teacher!r}.")
+    check_teacher(teacher)
     owned = {id(parameter) for parameter in student.parameters()}
     if any(id(parameter) in owned for parameter in teacher.parameters()):
         raise SetupError(

@@ -187,7 +187,7 @@ def common_grid(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
         (torch.Size([2, 64, 8, 8]), torch.Size([2, 192, 8, 8]))
     """
     if student.ndim == 2 or teacher.ndim == 2:
-        return _pool_all(student), _pool_all(teacher)
+        return pooled(student), pooled(teacher)
     if student.ndim != teacher.ndim:
         raise LayoutError(
             f"a map and a sequence of frames have no common grid: student {tuple(student.shape)}, "
@@ -197,7 +197,8 @@ def common_grid(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     return _pool_to(student, grid), _pool_to(teacher, grid)
 
 
-def _pool_all(feature: Tensor) -> Tensor:
+def pooled(feature: Tensor) -> Tensor:
+    """Average a channels-first feature over its whole grid: ``(N, C, *grid)`` to ``(N, C)``."""
     return feature.flatten(2).mean(2) if feature.ndim > 2 else feature
 
 

@@ -20,6 +20,7 @@ from lightning_kd.hidden import add_hidden_child
 from lightning_kd.objectives import Objective
 from lightning_kd.schedules import Progress, Weight
 from lightning_kd.teachers import FrozenTeacher
+from lightning_kd.teachers.frozen import check_teacher
 
 
 class KnowledgeDistillation(pl.Callback):
@@ -80,8 +81,7 @@ class KnowledgeDistillation(pl.Callback):
             raise SetupError(f"`name` must be made of letters, digits and underscores, got {name!r}.")
         if input_transform is not None and isinstance(teacher, FrozenTeacher):
             raise SetupError("`input_transform` must be given to the FrozenTeacher itself when `teacher` is one.")
-        if not isinstance(teacher, nn.Module):
-            raise SetupError(f"`teacher` must be a torch.nn.Module with its weights loaded, got {teacher!r}.")
+        check_teacher(teacher)
         self.teacher = teacher
         self.input_transform = input_transform
         self.student = student

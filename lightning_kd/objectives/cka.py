@@ -8,7 +8,7 @@ from typing_extensions import override
 
 from lightning_kd._checks import check_choice
 from lightning_kd.adapters import Geometry, Probe
-from lightning_kd.layout import common_grid
+from lightning_kd.layout import common_grid, pooled
 from lightning_kd.losses import cka_loss
 from lightning_kd.losses._gram import Kernel
 from lightning_kd.objectives.base import Matching, PairedObjective, Places
@@ -118,14 +118,10 @@ class CKAKD(PairedObjective):
         if self.rows == "positions":
             student, teacher = (_positions(feature) for feature in common_grid(student, teacher))
         else:
-            student, teacher = _pooled(student), _pooled(teacher)
+            student, teacher = pooled(student), pooled(teacher)
         if len(student) < (4 if self.unbiased else 3):
             return student[:0].float().sum()
         return cka_loss(student, teacher, kernel=self.kernel, unbiased=self.unbiased, bandwidth=self.bandwidth)
-
-
-def _pooled(feature: Tensor) -> Tensor:
-    return feature.flatten(2).mean(2) if feature.ndim > 2 else feature
 
 
 def _positions(feature: Tensor) -> Tensor:

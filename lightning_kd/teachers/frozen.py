@@ -12,6 +12,12 @@ from lightning_kd.recorder import TapRecorder
 from lightning_kd.taps import Inputs, Observation, Tap
 
 
+def check_teacher(teacher: object) -> None:
+    """Raise `SetupError` unless ``teacher`` is a module."""
+    if not isinstance(teacher, nn.Module):
+        raise SetupError(f"`teacher` must be a torch.nn.Module with its weights loaded, got {teacher!r}.")
+
+
 class FrozenTeacher(nn.Module):
     """Wraps any model so that it cannot train: no gradients, always in evaluation mode, even after ``train()``.
 
@@ -34,8 +40,7 @@ class FrozenTeacher(nn.Module):
 
     def __init__(self, module: nn.Module, *, input_transform: Callable[..., Any] | None = None) -> None:
         super().__init__()
-        if not isinstance(module, nn.Module):
-            raise SetupError(f"`teacher` must be a torch.nn.Module with its weights loaded, got {module!r}.")
+        check_teacher(module)
         self.module = module.requires_grad_(False)
         self.input_transform = input_transform
         self._recorder: TapRecorder | None = None
