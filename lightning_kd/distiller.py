@@ -146,8 +146,10 @@ class Distiller:
             objective.pair(*broadcast(([m.student for m in matches], [m.teacher for m in matches])))
 
     def _moved(self, example: Any) -> Inputs:
-        device = next((parameter.device for parameter in self.student.parameters()), torch.device("cpu"))
-        return Inputs.of(example).to(device)
+        return Inputs.of(example).to(self._device())
+
+    def _device(self) -> torch.device:
+        return next((parameter.device for parameter in self.student.parameters()), torch.device("cpu"))
 
     def _build_adapters(self, example: Inputs) -> None:
         self.detach()
@@ -158,6 +160,7 @@ class Distiller:
                 student, teacher = self._observe(example)
             for objective in self.objectives.values():
                 objective.build(Probe(self.student, student), Probe(self.teacher.module, teacher))
+        self.adapters.to(self._device())
 
     def _observe(self, example: Inputs) -> tuple[Observation, Observation]:
         """Run both models; the first run finds the taps that later operations overwrite, the second copies them."""
