@@ -3,6 +3,12 @@
 from lightning_kd.losses.cka import CKALoss, MinibatchCKA, cka, cka_loss
 from lightning_kd.losses.feature import CosineDistance, FeatureMSE, cosine_distance, feature_mse
 from lightning_kd.losses.logit import SoftTargetKL, soft_target_kl
+from lightning_kd.losses.selective import (
+    SelectivePixelKL,
+    SelectiveRegionCosine,
+    selective_pixel_kl,
+    selective_region_cosine,
+)
 from lightning_kd.losses.stages import (
     HierarchicalContext,
     PatchEmbeddingAlignment,
@@ -17,6 +23,8 @@ __all__ = [
     "HierarchicalContext",
     "MinibatchCKA",
     "PatchEmbeddingAlignment",
+    "SelectivePixelKL",
+    "SelectiveRegionCosine",
     "SoftTargetKL",
     "cka",
     "cka_loss",
@@ -24,5 +32,7 @@ __all__ = [
     "feature_mse",
     "hierarchical_context",
     "patch_embedding_alignment",
+    "selective_pixel_kl",
+    "selective_region_cosine",
     "soft_target_kl",
 ]
