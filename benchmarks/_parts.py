@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lightning_kd import Distiller, Objective
 from lightning_kd.adapters import Align
 from lightning_kd.recorder import TapRecorder
+from lightning_kd.step import Step
 from lightning_kd.taps import Observation, Tap
 
 HOOKED_CALLS = 50
@@ -43,7 +44,7 @@ def time_parts(distiller: Distiller, images: Tensor, *, repeats: int) -> dict[st
 
 
 def _pass(objective: Objective, student: Observation, teacher: Observation) -> None:
-    objective(student, teacher).backward()
+    objective(student, teacher, Step()).backward()
 
 
 def _aligned(

@@ -1,6 +1,6 @@
 """The heart of the package: student calls in, named loss terms out. No Lightning here, so it serves any loop."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -17,6 +17,7 @@ from lightning_kd.objectives import LogitKD, Matching, Objective, PairedObjectiv
 from lightning_kd.recorder import TapRecorder
 from lightning_kd.schedules import START, Progress, Weight, check_weight, weight_at
 from lightning_kd.similarity import match_layers, similarity_map
+from lightning_kd.step import BatchPlace, Step
 from lightning_kd.taps import Inputs, Observation
 from lightning_kd.teachers import FrozenTeacher
 from lightning_kd.teachers.frozen import check_teacher
@@ -29,7 +30,7 @@ class Losses:
     Attributes:
         total: ``task_weight * task`` plus every weighted term, shape ``()``; call ``backward`` on it.
         task: The task loss as given.
-        terms: Unweighted value of each objective, by name.
+        terms: Unweighted value of each objective whose weight is not 0, by name.
         weights: Weight of ``"task"`` and of each objective at this step.
     """
 
@@ -44,15 +45,17 @@ class Distiller:
 
     Args:
         student: The module whose calls are distilled. It is not changed, apart from hooks that only listen.
-        teacher: A trained module, or a `FrozenTeacher`.
+        teacher: A trained module, or a `FrozenTeacher`; ``None`` if no objective needs one (self-distillation).
         objectives: Terms of the loss; the default is `LogitKD` with its defaults.
         task_weight: Factor of the task loss: a number, or a schedule.
         allow: What does not raise on the first step: ``"zero"``, a term that is exactly zero (a student that starts as
             its teacher); ``"frozen"``, a student tap without gradient (layers that are unfrozen later).
+        labels: Where the labels are in a batch, see `Step`.
+        indices: Where the samples' indices in the data set are in a batch, see `Step`.
 
     Raises:
-        SetupError: If an argument has the wrong type, two objectives share a name, or teacher and student share
-            parameters.
+        SetupError: If an argument has the wrong type, two objectives share a name, a teacher is missing, or teacher
+            and student share parameters.
         ValueError: If ``task_weight`` or ``allow`` is out of range.
 
     Example:
@@ -71,26 +74,29 @@ class Distiller:
     def __init__(
         self,
         student: nn.Module,
-        teacher: nn.Module,
+        teacher: nn.Module | None,
         objectives: Sequence[Objective] | None = None,
         *,
         task_weight: Weight = 1.0,
         allow: Collection[Allowance] = (),
+        labels: BatchPlace | None = None,
+        indices: BatchPlace | None = None,
     ) -> None:
         for allowance in allow:
             check_choice("allow", allowance, ("zero", "frozen"))
         if not callable(task_weight):
             check_weight("task_weight", task_weight)
-        check_strangers(student, teacher)
         self.student = student
-        self.teacher = teacher if isinstance(teacher, FrozenTeacher) else FrozenTeacher(teacher)
         self.objectives = named(objectives)
+        self.teacher = _frozen(student, teacher, self.objectives.values())
         self.task_weight = task_weight
+        self.labels_at = labels
+        self.indices_at = indices
         self.allow = frozenset(allow)
         self.adapters = nn.ModuleDict(self.objectives)
         self._recorder: TapRecorder | None = None
         self._example: Inputs | None = None
-        self._proven = False
+        self._proven: set[str] = set()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Return itself: weight averaging copies whole modules, and wants no second teacher."""
@@ -140,6 +146,8 @@ class Distiller:
         matched = self._matched()
         if not matched:
             return
+        if self.teacher is None:
+            raise SetupError("layer pairs can only be chosen by similarity to a `teacher`, got None.")
         similarity = similarity_map(self.student, self.teacher, map(self._moved, examples))
         for objective, matching in matched:
             matches = match_layers(similarity, top=matching.top, monotone=matching.monotone)
@@ -159,14 +167,21 @@ class Distiller:
                 self._observe(example)
                 student, teacher = self._observe(example)
             for objective in self.objectives.values():
-                objective.build(Probe(self.student, student), Probe(self.teacher.module, teacher))
+                objective.build(Probe(self.student, student), Probe(self._teacher_module, teacher))
         self.adapters.to(self._device())
 
     def _observe(self, example: Inputs) -> tuple[Observation, Observation]:
         """Run both models; the first run finds the taps that later operations overwrite, the second copies them."""
         with self._attached().recording(copy_overwritten=True) as calls:
             self.student(*example.args, **example.kwargs)
+        if self.teacher is None:
+            return calls[0], Observation(Inputs())
         return calls[0], self.teacher.observe(example, copy_overwritten=True)
+
+    @property
+    def _teacher_module(self) -> nn.Module:
+        """What objectives look at as the teacher; of self-distillation, the student."""
+        return self.student if self.teacher is None else self.teacher.module
 
     def attach(self) -> None:
         """Attach the hooks to both models; does nothing if they are attached.
@@ -177,20 +192,22 @@ class Distiller:
         if self._recorder is not None:
             return
         for objective in self.objectives.values():
-            objective.locate(self.student, self.teacher.module)
+            objective.locate(self.student, self._teacher_module)
         student_taps = [tap for objective in self.objectives.values() for tap in objective.student_taps]
         teacher_taps = [tap for objective in self.objectives.values() for tap in objective.teacher_taps]
         with self._detached_on_error():
             self._recorder = TapRecorder(self.student, student_taps, name="student")
-            self.teacher.tap(teacher_taps)
-        self._proven = False
+            if self.teacher is not None:
+                self.teacher.tap(teacher_taps)
+        self._proven = set()
 
     def detach(self) -> None:
         """Remove every hook from both models."""
         if self._recorder is not None:
             self._recorder.detach()
             self._recorder = None
-        self.teacher.untap()
+        if self.teacher is not None:
+            self.teacher.untap()
 
     @contextmanager
     def _detached_on_error(self) -> Iterator[None]:
@@ -206,9 +223,16 @@ class Distiller:
             raise SetupError("the distiller could not attach its hooks.")
         return self._recorder
 
+    def active(self, progress: Progress = START) -> list[str]:
+        """Names of the objectives whose weight is not 0 at ``progress``; the others are not computed."""
+        return [name for name, objective in self.objectives.items() if weight_at(objective.weight, progress) > 0]
+
     @contextmanager
-    def watch(self) -> Iterator[list[Observation]]:
+    def watch(self, progress: Progress = START) -> Iterator[list[Observation]]:
         """Observe the student's calls in this block; calls without gradients are not observed.
+
+        Args:
+            progress: How far training is: the taps of objectives whose weight is 0 are not read.
 
         Yields:
             A list that is filled when the block ends: pass it to `losses`.
@@ -219,10 +243,13 @@ class Distiller:
         """
         if self.needs_examples:
             raise SetupError("these objectives need adapters or layer pairs: call build([example_input]) first.")
-        with self._attached().recording() as calls:
+        taps = {tap for name in self.active(progress) for tap in self.objectives[name].student_taps}
+        with self._attached().recording(taps=taps) as calls:
             yield calls
 
-    def losses(self, task_loss: Tensor, calls: Sequence[Observation], progress: Progress = START) -> Losses:
+    def losses(
+        self, task_loss: Tensor, calls: Sequence[Observation], progress: Progress = START, *, batch: Any = None
+    ) -> Losses:
         """Run the teacher on what the student saw, and add up the terms. Nothing here waits for the device.
 
         A student called several times is distilled on every call; each term is the mean over the calls.
@@ -231,38 +258,58 @@ class Distiller:
             task_loss: The student's own loss, shape ``()``.
             calls: What `watch` collected.
             progress: How far training is, for the schedules.
+            batch: What the step got, for objectives that need labels or indices.
 
         Returns:
             The losses.
 
         Raises:
-            SetupError: If the student was not called.
+            SetupError: If the student was not called, or ``batch`` does not hold what an objective needs.
             ShapeError: If a batch is empty, or features or logits do not fit together.
             TermError: On the first step: a term that is zero, not finite or without gradient.
         """
-        if not calls:
+        active = self.active(progress)
+        if active and not calls:
             raise SetupError(
                 f"the student ({type(self.student).__name__}) was not called with gradients while watched."
             )
-        per_call = [self._terms(call) for call in calls]
-        terms = {name: _mean([terms[name] for terms in per_call]) for name in self.objectives}
+        step = Step(progress, batch, self.labels_at, self.indices_at)
+        per_call = [self._terms(call, step, active) for call in calls]
+        terms = {name: _mean([terms[name] for terms in per_call]) for name in active}
         weights = {"task": weight_at(self.task_weight, progress)}
-        total = weights["task"] * task_loss
+        total = weights["task"] * task_loss + self._idle(active)
         for name, objective in self.objectives.items():
             weights[name] = weight_at(objective.weight, progress)
-            total = total + weights[name] * terms[name]
+            if name in terms:
+                total = total + weights[name] * terms[name]
         return Losses(total, task_loss, terms, weights)
 
-    def _terms(self, call: Observation) -> dict[str, Tensor]:
+    def _terms(self, call: Observation, step: Step, active: Sequence[str]) -> dict[str, Tensor]:
         tensors = call.inputs.tensors()
         if tensors and tensors[0].ndim and len(tensors[0]) == 0:
             raise ShapeError("the batch is empty: the student was called with 0 samples. Drop empty batches.")
-        teacher = self.teacher.observe(call.inputs)
-        terms = {name: objective(call, teacher) for name, objective in self.objectives.items()}
-        if not self._proven:
+        teacher = self._teach(call.inputs, [self.objectives[name] for name in active])
+        terms = {name: self.objectives[name](call, teacher, step) for name in active}
+        if not self._proven.issuperset(active):
             prove(terms, call, teacher, self.allow)
-            self._proven = True
+            self._proven.update(active)
         return terms
+
+    def _teach(self, inputs: Inputs, objectives: Sequence[Objective]) -> Observation:
+        taught = [objective for objective in objectives if objective.needs_teacher]
+        if self.teacher is None or not taught:
+            return Observation(inputs)
+        taps = {tap for objective in taught for tap in objective.teacher_taps}
+        stop = not any(objective.needs_teacher_output for objective in taught)
+        return self.teacher.observe(inputs, taps=taps, stop=stop)
+
+    def _idle(self, active: Sequence[str]) -> Tensor | float:
+        """A zero that depends on the adapters that take no part: DDP waits for a gradient of each."""
+        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            return 0.0
+        idle = [objective for name, objective in self.objectives.items() if name not in active]
+        unused = [p for objective in idle for p in objective.parameters() if p.requires_grad]
+        return torch.stack([p.flatten()[:0].sum() for p in unused]).sum() if unused else 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """Weights of the adapters and the chosen pairs: tensors and plain values only."""
@@ -315,6 +362,20 @@ def named(objectives: Sequence[Objective] | None) -> dict[str, Objective]:
 
 def _mean(values: list[Tensor]) -> Tensor:
     return values[0] if len(values) == 1 else torch.stack(values).mean()
+
+
+def check_taught(teacher: nn.Module | None, objectives: Iterable[Objective]) -> None:
+    """Raise `SetupError` unless ``teacher`` is a module, or ``None`` while no objective needs one."""
+    if teacher is not None or any(objective.needs_teacher for objective in objectives):
+        check_teacher(teacher)
+
+
+def _frozen(student: nn.Module, teacher: nn.Module | None, objectives: Iterable[Objective]) -> FrozenTeacher | None:
+    if teacher is None:
+        check_taught(teacher, objectives)
+        return None
+    check_strangers(student, teacher)
+    return teacher if isinstance(teacher, FrozenTeacher) else FrozenTeacher(teacher)
 
 
 def check_strangers(student: nn.Module, teacher: nn.Module) -> None:

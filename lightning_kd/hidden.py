@@ -1,11 +1,35 @@
 """Children that train with a module but stay out of its checkpoints."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 from torch import nn
 
 from lightning_kd.errors import SetupError
+
+
+class Outside:
+    """Holds a module that is no child of the holder's owner, and that is not copied with it: a part of the teacher.
+
+    Attributes:
+        module: The module.
+
+    Example:
+        >>> import copy
+        >>> teacher, student = nn.Linear(2, 2), nn.Linear(2, 2)
+        >>> student.outside = Outside(teacher)
+        >>> copy.deepcopy(student).outside.module is teacher, len(list(student.parameters()))
+        (True, 2)
+    """
+
+    __slots__ = ("module",)
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return itself."""
+        return self
 
 
 def add_hidden_child(module: nn.Module, name: str, child: nn.Module) -> Callable[[], None]:

@@ -8,13 +8,14 @@ import lightning.pytorch as pl
 from torch import Tensor, nn
 from typing_extensions import override
 
-from lightning_kd.callbacks.distillation import adopt_parameters, check_sharding, log_values, records_step
+from lightning_kd.callbacks.distillation import adopt_parameters, check_sharding, log_values, records_step, total_steps
 from lightning_kd.distiller import Distiller, Losses
 from lightning_kd.errors import SetupError
 from lightning_kd.first_step import Allowance
 from lightning_kd.hidden import add_hidden_child
 from lightning_kd.objectives import Objective
-from lightning_kd.schedules import Progress, Weight
+from lightning_kd.schedules import START, Progress, Weight
+from lightning_kd.step import BatchPlace
 from lightning_kd.taps import Observation, resolve_module
 
 _CHECKPOINT_KEY = "lightning_kd"
@@ -53,28 +54,33 @@ class DistillationMixin(pl.LightningModule):
 
     _distiller: Distiller | None = None
     _distillation_name: str = "kd"
+    _total_steps: int | None = None
 
     def setup_distillation(
         self,
-        teacher: nn.Module,
+        teacher: nn.Module | None,
         *,
         student: str = "",
         objectives: Sequence[Objective] | None = None,
         example_inputs: Any = None,
         task_weight: Weight = 1.0,
         allow: Collection[Allowance] = (),
+        labels: BatchPlace | None = None,
+        indices: BatchPlace | None = None,
         name: str = "kd",
     ) -> None:
         """Call in ``__init__``, once the student exists.
 
         Args:
-            teacher: A trained model, or a `FrozenTeacher`.
+            teacher: A trained model, or a `FrozenTeacher`; ``None`` if no objective needs one.
             student: Path of the student inside this module; ``""`` is its own ``forward``.
             objectives: Terms of the loss; the default is `LogitKD` with its defaults.
             example_inputs: An input of the student, or a list of them: adapters are built from the first, pairs chosen
                 by similarity from all.
             task_weight: Factor of the task loss.
             allow: What does not raise on the first step, see `Distiller`.
+            labels: Where the labels are in a batch, see `Step`.
+            indices: Where the samples' indices in the data set are in a batch, see `Step`.
             name: Prefix of the logged keys.
 
         Raises:
@@ -82,7 +88,9 @@ class DistillationMixin(pl.LightningModule):
             TapError: If a path names no module.
         """
         target = resolve_module(self, student, type(self).__name__)
-        distiller = Distiller(target, teacher, objectives, task_weight=task_weight, allow=allow)
+        distiller = Distiller(
+            target, teacher, objectives, task_weight=task_weight, allow=allow, labels=labels, indices=indices
+        )
         if distiller.needs_examples:
             if example_inputs is None:
                 raise SetupError(
@@ -107,15 +115,21 @@ class DistillationMixin(pl.LightningModule):
         Yields:
             A list that is filled when the block ends: pass it to `distillation_losses`.
         """
-        with self.distiller.watch() as calls:
+        with self.distiller.watch(self._progress()) as calls:
             yield calls
 
-    def distillation_losses(self, task_loss: Tensor, calls: Sequence[Observation]) -> Losses:
+    def _progress(self) -> Progress:
+        if self._trainer is None:
+            return START
+        return Progress(self.global_step, self.current_epoch, self._total_steps)
+
+    def distillation_losses(self, task_loss: Tensor, calls: Sequence[Observation], *, batch: Any = None) -> Losses:
         """Run the teacher, add up the terms and log them as `KnowledgeDistillation` does.
 
         Args:
             task_loss: The student's own loss, shape ``()``.
             calls: What `distill` collected.
+            batch: What ``training_step`` got, for objectives that need labels or indices.
 
         Returns:
             The losses; ``total`` is what to differentiate.
@@ -124,7 +138,7 @@ class DistillationMixin(pl.LightningModule):
             SetupError: If the student was not called.
             TermError: On the first step: a term that is zero, not finite or without gradient.
         """
-        losses = self.distiller.losses(task_loss, calls, Progress(self.global_step, self.current_epoch))
+        losses = self.distiller.losses(task_loss, calls, self._progress(), batch=batch)
         self.log_dict(log_values(losses, self._distillation_name, weights=records_step(self.trainer)))
         return losses
 
@@ -133,6 +147,11 @@ class DistillationMixin(pl.LightningModule):
         super().on_fit_start()
         check_sharding(self.trainer)
         adopt_parameters(self.trainer.optimizers, self.distiller.adapters, 0)
+
+    @override
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        self._total_steps = total_steps(self.trainer)
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

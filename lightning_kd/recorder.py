@@ -1,7 +1,7 @@
 """Reads the taps of a model during its own forward pass."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,6 +44,8 @@ class TapRecorder:
         self.name = name
         self._modules = {tap: resolve_module(model, tap.path, name) for tap in self.taps}
         self._copied: set[Tap] = set()
+        self._wanted: frozenset[Tap] = frozenset()
+        self._stop = False
         self._listening = False
         self._with_grad = True
         self._calls: list[_Call] = []
@@ -73,10 +75,15 @@ class TapRecorder:
         self._handles = []
 
     @contextmanager
-    def recording(self, *, copy_overwritten: bool = False) -> Iterator[list[Observation]]:
+    def recording(
+        self, *, taps: Collection[Tap] | None = None, stop: bool = False, copy_overwritten: bool = False
+    ) -> Iterator[list[Observation]]:
         """Observe the calls of the model in this block, of the gradient mode in which the block is entered.
 
         Args:
+            taps: Those to read; ``None`` reads all.
+            stop: Whether to end the block, in the middle of the call, once every tap has been read. A compiled model
+                runs to its end.
             copy_overwritten: Whether a tap whose tensor a later in-place operation overwrites is copied from the
                 next recording on, instead of raising.
 
@@ -88,17 +95,21 @@ class TapRecorder:
         """
         observations: list[Observation] = []
         self._calls, self._open = [], []
+        self._wanted, self._stop = frozenset(self.taps if taps is None else taps), stop
         self._listening, self._with_grad = True, torch.is_grad_enabled()
         try:
             yield observations
+        except _AllRead as end:
+            if end.recorder is not self:
+                raise
         finally:
             calls, self._calls, self._open, self._listening = self._calls, [], [], False
         if copy_overwritten:
-            self._copied.update(tap for call in calls for tap in self.taps if call.overwrote(tap))
+            self._copied.update(tap for call in calls for tap in self._wanted if call.overwrote(tap))
         observations.extend(self._observation(call, check=not copy_overwritten) for call in calls)
 
     def _observation(self, call: "_Call", *, check: bool) -> Observation:
-        features = {tap: self._feature(call, tap, check=check) for tap in self.taps}
+        features = {tap: self._feature(call, tap, check=check) for tap in self.taps if tap in self._wanted}
         return Observation(call.inputs, call.output, features)
 
     def _feature(self, call: "_Call", tap: Tap, *, check: bool) -> Tensor:
@@ -142,14 +153,14 @@ class TapRecorder:
 
     def _output_hook(self, tap: Tap) -> Callable[..., None]:
         def read_output(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-            if self._listening and self._open:
+            if self._listening and self._open and tap in self._wanted:
                 self._capture(tap, output)
 
         return read_output
 
     def _input_hook(self, tap: Tap) -> Callable[..., None]:
         def read_input(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if self._listening and self._open:
+            if self._listening and self._open and tap in self._wanted:
                 self._capture(tap, kwargs if isinstance(tap.select, str) else args)
 
         return read_input
@@ -159,7 +170,17 @@ class TapRecorder:
         if tap in self._copied:
             tensor = tensor.clone()
         version = None if torch.compiler.is_compiling() else tensor._version  # noqa: SLF001 - the only in-place detector
-        self._open[-1].captured.setdefault(tap, []).append((tensor, version))
+        call = self._open[-1]
+        call.captured.setdefault(tap, []).append((tensor, version))
+        if self._stop and not torch.compiler.is_compiling() and all(call.has_read(tap) for tap in self._wanted):
+            raise _AllRead(self)
+
+
+class _AllRead(BaseException):
+    """Ends a call whose rest nobody needs, past any ``except Exception`` in the model."""
+
+    def __init__(self, recorder: TapRecorder) -> None:
+        self.recorder = recorder
 
 
 @dataclass(slots=True)
@@ -169,6 +190,11 @@ class _Call:
     inputs: Inputs
     output: Any = None
     captured: dict[Tap, list[tuple[Tensor, int | None]]] = field(default_factory=dict)
+
+    def has_read(self, tap: Tap) -> bool:
+        """Whether no later run of the tapped module can matter."""
+        index = tap.call or 0
+        return 0 <= index < len(self.captured.get(tap, []))
 
     def overwrote(self, tap: Tap) -> bool:
         return any(version not in (None, tensor._version) for tensor, version in self.captured.get(tap, []))  # noqa: SLF001

@@ -1,4 +1,4 @@
-"""Weights that change while training: any function of the progress, and the two shapes that papers use."""
+"""Weights that change while training: any function of the progress, and the shapes that papers use."""
 
 import math
 from bisect import bisect_right
@@ -18,10 +18,12 @@ class Progress:
     Attributes:
         step: Optimizer steps taken so far, from 0.
         epoch: Epochs finished so far, from 0.
+        total_steps: Optimizer steps that training will take; ``None`` if that is not known.
     """
 
     step: int = 0
     epoch: int = 0
+    total_steps: int | None = None
 
     def at(self, unit: Unit) -> int:
         """Return the count in ``unit``."""
@@ -135,3 +137,42 @@ class Steps:
         """Return the weight at ``progress``."""
         moments = sorted(self.values)
         return self.values[moments[bisect_right(moments, progress.at(self.unit)) - 1]]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A weight inside a window of time, and 0 outside, where the objective is not computed: a stage of training.
+
+    Attributes:
+        value: The weight inside: a number, or a schedule.
+        begin: First moment inside, in ``unit``.
+        end: First moment after it; ``None`` for the end of training.
+        unit: ``"epoch"`` or ``"step"``.
+
+    Raises:
+        ValueError: If a value is negative, the window is empty, or ``unit`` is unknown.
+
+    Example:
+        >>> second_stage = Window(0.5, begin=10)
+        >>> second_stage(Progress(epoch=9)), second_stage(Progress(epoch=10))
+        (0.0, 0.5)
+    """
+
+    value: Weight
+    begin: int = 0
+    end: int | None = None
+    unit: Unit = "epoch"
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if not callable(self.value):
+            check_weight("value", self.value)
+        check_weight("begin", self.begin)
+        check_choice("unit", self.unit, ("step", "epoch"))
+        if self.end is not None and self.end <= self.begin:
+            raise ValueError(f"`end` must be after begin={self.begin}, got {self.end!r}.")
+
+    def __call__(self, progress: Progress) -> float:
+        """Return the weight at ``progress``."""
+        inside = progress.at(self.unit) >= self.begin and (self.end is None or progress.at(self.unit) < self.end)
+        return weight_at(self.value, progress) if inside else 0.0

@@ -1,5 +1,6 @@
 """The callback that adds distillation to any LightningModule."""
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial, wraps
 from typing import Any
@@ -13,14 +14,16 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from lightning_kd.callbacks._student import find_student, naming_those_that_run, training_inputs
-from lightning_kd.distiller import Distiller, Losses, check_strangers
+from lightning_kd.distiller import Distiller, Losses, check_strangers, check_taught, named
 from lightning_kd.errors import SetupError
 from lightning_kd.first_step import Allowance
 from lightning_kd.hidden import add_hidden_child
 from lightning_kd.objectives import Objective
 from lightning_kd.schedules import Progress, Weight
+from lightning_kd.step import BatchPlace
 from lightning_kd.teachers import FrozenTeacher
-from lightning_kd.teachers.frozen import check_teacher
+
+Layer = Callable[[Callable[[], Any], Any], Any]
 
 
 class KnowledgeDistillation(pl.Callback):
@@ -36,6 +39,7 @@ class KnowledgeDistillation(pl.Callback):
 
     Args:
         teacher: A trained model of any architecture, or a `FrozenTeacher`. It gets the arguments that the student got.
+            ``None`` if no objective needs one (self-distillation).
         student: Path of the student inside the LightningModule; ``""`` is the module's own ``forward``.
         objectives: Terms of the loss; the default is `LogitKD` with temperature 4 and weight 1.
         task_weight: Factor of the loss that ``training_step`` returns: a number, or a schedule.
@@ -44,6 +48,9 @@ class KnowledgeDistillation(pl.Callback):
             similarity from all. ``None`` takes the module's ``example_input_array`` if it is large enough, or follows
             training batches to the student.
         allow: What does not raise on the first step, see `Distiller`.
+        labels: Where the labels are in a batch, for objectives that need them: an index, a key or a function of the
+            batch; ``None`` looks in the usual places, see `Step`.
+        indices: Likewise for the samples' indices in the data set.
         name: Prefix of the logged keys; two such callbacks on one Trainer need different names.
         adapter_group: Index of the optimiser's parameter group that adapters join if the optimiser does not have them.
 
@@ -62,7 +69,7 @@ class KnowledgeDistillation(pl.Callback):
 
     def __init__(
         self,
-        teacher: nn.Module,
+        teacher: nn.Module | None,
         *,
         student: str = "",
         objectives: Sequence[Objective] | None = None,
@@ -70,6 +77,8 @@ class KnowledgeDistillation(pl.Callback):
         input_transform: Callable[..., Any] | None = None,
         example_inputs: Any = None,
         allow: Collection[Allowance] = (),
+        labels: BatchPlace | None = None,
+        indices: BatchPlace | None = None,
         name: str = "kd",
         adapter_group: int = 0,
     ) -> None:
@@ -81,7 +90,7 @@ class KnowledgeDistillation(pl.Callback):
             raise SetupError(f"`name` must be made of letters, digits and underscores, got {name!r}.")
         if input_transform is not None and isinstance(teacher, FrozenTeacher):
             raise SetupError("`input_transform` must be given to the FrozenTeacher itself when `teacher` is one.")
-        check_teacher(teacher)
+        check_taught(teacher, named(objectives).values())
         self.teacher = teacher
         self.input_transform = input_transform
         self.student = student
@@ -89,9 +98,12 @@ class KnowledgeDistillation(pl.Callback):
         self.task_weight = task_weight
         self.example_inputs = example_inputs
         self.allow = allow
+        self.labels = labels
+        self.indices = indices
         self.name = name
         self.adapter_group = adapter_group
         self._distiller: Distiller | None = None
+        self._total_steps: int | None = None
         self._undo: list[Callable[[], None]] = []
 
     @property
@@ -106,7 +118,8 @@ class KnowledgeDistillation(pl.Callback):
         self._leave()
         check_trainer(trainer, pl_module, self)
         student = find_student(pl_module, self.student)
-        check_strangers(student, self.teacher)
+        if self.teacher is not None:
+            check_strangers(student, self.teacher)
         inner = self.teacher.module if isinstance(self.teacher, FrozenTeacher) else self.teacher
         if any(module is inner for module in pl_module.modules()):
             raise SetupError(
@@ -124,9 +137,17 @@ class KnowledgeDistillation(pl.Callback):
         distiller = self._distiller
         if distiller is None or distiller.student is not student:
             teacher = self.teacher
-            if not isinstance(teacher, FrozenTeacher):
+            if teacher is not None and not isinstance(teacher, FrozenTeacher):
                 teacher = FrozenTeacher(teacher, input_transform=self.input_transform)
-            distiller = Distiller(student, teacher, self.objectives, task_weight=self.task_weight, allow=self.allow)
+            distiller = Distiller(
+                student,
+                teacher,
+                self.objectives,
+                task_weight=self.task_weight,
+                allow=self.allow,
+                labels=self.labels,
+                indices=self.indices,
+            )
         if distiller.needs_examples:
             distiller.build(self._examples(trainer, pl_module, distiller), broadcast=trainer.strategy.broadcast)
         distiller.attach()
@@ -139,16 +160,18 @@ class KnowledgeDistillation(pl.Callback):
             return list(training_inputs(trainer, pl_module, distiller.student, distiller.wanted_samples))
         return self.example_inputs if isinstance(self.example_inputs, list) else [self.example_inputs]
 
-    def _distilled(self, trainer: pl.Trainer, pl_module: pl.LightningModule, step: Callable[[], Any]) -> Any:
+    def _distilled(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, step: Callable[[], Any], batch: Any
+    ) -> Any:
         distiller = self._require_distiller()
-        with distiller.watch() as calls:
+        progress = Progress(trainer.global_step, trainer.current_epoch, self._total_steps)
+        with distiller.watch(progress) as calls:
             output = step()
         if output is None:
             return None
-        if not calls:
+        if not calls and distiller.active(progress):
             self._complain(pl_module, step)
-        progress = Progress(trainer.global_step, trainer.current_epoch)
-        losses = distiller.losses(_task_loss(output), calls, progress)
+        losses = distiller.losses(_task_loss(output), calls, progress, batch=batch)
         pl_module.log_dict(log_values(losses, self.name, weights=records_step(trainer)))
         return {**output, "loss": losses.total} if isinstance(output, Mapping) else losses.total
 
@@ -164,6 +187,10 @@ class KnowledgeDistillation(pl.Callback):
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         adopt_parameters(trainer.optimizers, self._require_distiller().adapters, self.adapter_group)
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._total_steps = total_steps(trainer)
 
     @override
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -192,20 +219,20 @@ class KnowledgeDistillation(pl.Callback):
             self._require_distiller().load_state_dict(state_dict)
 
 
-def wrap_training_step(pl_module: pl.LightningModule, layer: Callable[[Callable[[], Any]], Any]) -> Callable[[], None]:
+def wrap_training_step(pl_module: pl.LightningModule, layer: Layer) -> Callable[[], None]:
     """Let ``layer`` run the module's training step, outside the layers there are.
 
     Layers may be removed in any order: callbacks are torn down in the order in which they were set up.
 
     Args:
         pl_module: The module; the wrapper is an attribute of this instance.
-        layer: Called with a function that runs the step; returns what the step returns.
+        layer: Called with a function that runs the step, and the batch; returns what the step returns.
 
     Returns:
         A function that removes the layer; with the last one the module has its own method again.
     """
     own = vars(pl_module).get("training_step")
-    layers: list[Callable[[Callable[[], Any]], Any]] | None = getattr(own, "distillation_layers", None)
+    layers: list[Layer] | None = getattr(own, "distillation_layers", None)
     if layers is None:
         layers = []
         original = pl_module.training_step
@@ -213,8 +240,9 @@ def wrap_training_step(pl_module: pl.LightningModule, layer: Callable[[Callable[
         @wraps(original, updated=())
         def training_step(*args: Any, **kwargs: Any) -> Any:
             step: Callable[[], Any] = partial(original, *args, **kwargs)
+            batch = args[0] if args else kwargs.get("batch")
             for outer in layers:
-                step = partial(outer, step)
+                step = partial(outer, step, batch)
             return step()
 
         vars(training_step).update(distillation_layers=layers, replaced=own)
@@ -284,6 +312,12 @@ def adopt_parameters(optimizers: Sequence[torch.optim.Optimizer], module: nn.Mod
     if not -len(groups) <= group < len(groups):
         raise SetupError(f"`adapter_group` must index one of the optimiser's {len(groups)} groups, got {group}.")
     groups[group]["params"].extend(missing)
+
+
+def total_steps(trainer: pl.Trainer) -> int | None:
+    """Optimizer steps that ``fit`` will take, ``None`` if it has no end that is known."""
+    total = trainer.estimated_stepping_batches
+    return int(total) if 0 < total < math.inf else None
 
 
 def records_step(trainer: pl.Trainer) -> bool:

@@ -11,6 +11,7 @@ from lightning_kd._checks import check_positive
 from lightning_kd.adapters import Probe
 from lightning_kd.errors import SetupError
 from lightning_kd.schedules import Weight, check_weight
+from lightning_kd.step import Step
 from lightning_kd.taps import Observation, Tap
 
 Places = str | Tap | Sequence[str | Tap]
@@ -21,7 +22,14 @@ class Objective(nn.Module, ABC):
 
     Args:
         name: Name of the term, logged as ``kd/<name>``.
-        weight: Factor of the term: a number, or a schedule over steps or epochs.
+        weight: Factor of the term: a number, or a schedule over steps or epochs. While it is 0 the term is not
+            computed.
+
+    Attributes:
+        needs_examples: Whether `build` must run, because there are adapters or features to look at.
+        needs_teacher: Whether there must be a teacher; self-distillation needs none, and sees an empty observation.
+        needs_teacher_output: Whether the teacher's output is read; if no objective does, the teacher runs up to its
+            last tap only.
 
     Raises:
         ValueError: If ``name`` is not usable in a log key, or ``weight`` is negative or not finite.
@@ -30,6 +38,8 @@ class Objective(nn.Module, ABC):
     student_taps: tuple[Tap, ...] = ()
     teacher_taps: tuple[Tap, ...] = ()
     needs_examples: ClassVar[bool] = True
+    needs_teacher: ClassVar[bool] = True
+    needs_teacher_output: ClassVar[bool] = True
 
     def __init__(self, *, name: str, weight: Weight) -> None:
         super().__init__()
@@ -57,12 +67,13 @@ class Objective(nn.Module, ABC):
         """
 
     @abstractmethod
-    def forward(self, student: Observation, teacher: Observation) -> Tensor:
+    def forward(self, student: Observation, teacher: Observation, step: Step) -> Tensor:
         """Return the unweighted term, a scalar.
 
         Args:
             student: One call of the student.
             teacher: The teacher's call on the same input.
+            step: Labels, sample indices and progress of the step.
 
         Returns:
             The term, shape ``()``.

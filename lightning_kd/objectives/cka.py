@@ -13,6 +13,7 @@ from lightning_kd.losses import cka_loss
 from lightning_kd.losses._gram import Kernel
 from lightning_kd.objectives.base import Matching, PairedObjective, Places
 from lightning_kd.schedules import Weight
+from lightning_kd.step import Step
 from lightning_kd.taps import Observation
 
 Rows = Literal["samples", "positions"]
@@ -52,6 +53,8 @@ class CKAKD(PairedObjective):
         >>> CKAKD.matched(top=3).matching.top
         3
     """
+
+    needs_teacher_output = False
 
     def __init__(
         self,
@@ -106,7 +109,7 @@ class CKAKD(PairedObjective):
         self.geometries = [(student.geometry(s), teacher.geometry(t)) for s, t in pairs]
 
     @override
-    def forward(self, student: Observation, teacher: Observation) -> Tensor:
+    def forward(self, student: Observation, teacher: Observation, step: Step) -> Tensor:
         features = zip(self.geometries, self.features(student, teacher), strict=True)
         terms = [
             self._term(s_geometry.layout.channels_first(s), t_geometry.layout.channels_first(t))

@@ -10,6 +10,7 @@ from lightning_kd.losses import feature_mse
 from lightning_kd.losses.feature import Normalization
 from lightning_kd.objectives.base import Matching, PairedObjective, Places
 from lightning_kd.schedules import Weight
+from lightning_kd.step import Step
 from lightning_kd.taps import Observation
 
 
@@ -41,6 +42,8 @@ class FeatureKD(PairedObjective):
         >>> FeatureKD("layer3", "blocks.11", weight=0.5).student_taps[0].path
         'layer3'
     """
+
+    needs_teacher_output = False
 
     def __init__(
         self,
@@ -98,7 +101,7 @@ class FeatureKD(PairedObjective):
         )
 
     @override
-    def forward(self, student: Observation, teacher: Observation) -> Tensor:
+    def forward(self, student: Observation, teacher: Observation, step: Step) -> Tensor:
         terms = [
             feature_mse(*align(s, t), normalization=self.normalization)
             for align, (s, t) in zip(self.adapters, self.features(student, teacher), strict=True)

@@ -8,6 +8,7 @@ from lightning_kd.errors import ShapeError
 from lightning_kd.losses import soft_target_kl
 from lightning_kd.objectives.base import Objective
 from lightning_kd.schedules import Weight
+from lightning_kd.step import Step
 from lightning_kd.taps import Observation, pick_tensor
 
 
@@ -53,7 +54,7 @@ class LogitKD(Objective):
         self.teacher_output = teacher_output
 
     @override
-    def forward(self, student: Observation, teacher: Observation) -> Tensor:
+    def forward(self, student: Observation, teacher: Observation, step: Step) -> Tensor:
         student_logits = _classes_last(pick_tensor(student.output, self.student_output, "the student's output"))
         teacher_logits = _classes_last(pick_tensor(teacher.output, self.teacher_output, "the teacher's output"))
         if student_logits.shape[-1] != teacher_logits.shape[-1]:

@@ -13,6 +13,7 @@ from lightning_kd.losses import patch_embedding_alignment
 from lightning_kd.losses.stages import PATCH_EMBEDDING_WEIGHTS
 from lightning_kd.objectives.base import Objective, Places, as_taps
 from lightning_kd.schedules import Weight
+from lightning_kd.step import Step
 from lightning_kd.taps import Observation, Tap
 
 
@@ -41,6 +42,8 @@ class PatchEmbeddingKD(Objective):
         >>> PatchEmbeddingKD(weight=0.5).name
         'patch_embedding'
     """
+
+    needs_teacher_output = False
 
     def __init__(
         self,
@@ -86,7 +89,7 @@ class PatchEmbeddingKD(Objective):
         self._weights = tuple(given)
 
     @override
-    def forward(self, student: Observation, teacher: Observation) -> Tensor:
+    def forward(self, student: Observation, teacher: Observation, step: Step) -> Tensor:
         aligned = [
             align(student.features[s], teacher.features[t])
             for align, (s, t) in zip(self.adapters, self.pairs, strict=True)

@@ -1,10 +1,11 @@
 """The teacher that never learns: frozen by type."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Self
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from typing_extensions import override
 
 from lightning_kd.errors import SetupError
@@ -28,6 +29,8 @@ class FrozenTeacher(nn.Module):
         module: The trained model.
         input_transform: Turns the student's arguments into the teacher's: called with the same arguments, it returns
             a tensor, a tuple of positional or a dict of keyword arguments. ``None`` passes them on unchanged.
+        batch_statistics: Whether its BatchNorm layers normalise by the batch instead of by their running statistics,
+            which are neither used nor changed; SSLD (PaddleClas) runs its teacher so.
 
     Raises:
         SetupError: If ``module`` is not a module.
@@ -38,24 +41,36 @@ class FrozenTeacher(nn.Module):
         (False, False)
     """
 
-    def __init__(self, module: nn.Module, *, input_transform: Callable[..., Any] | None = None) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        input_transform: Callable[..., Any] | None = None,
+        batch_statistics: bool = False,
+    ) -> None:
         super().__init__()
         check_teacher(module)
         self.module = module.requires_grad_(False)
         self.input_transform = input_transform
+        self.batch_statistics = batch_statistics
         self._recorder: TapRecorder | None = None
         self.train(False)
 
     @override
     def train(self, mode: bool = True) -> Self:
         """Stay in evaluation mode, whatever ``mode``."""
-        return super().train(False)
+        super().train(False)
+        if self.batch_statistics:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.training, module.track_running_stats = True, False
+        return self
 
     @override
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the wrapped model without gradients and return its output."""
         if self.module.training:
-            self.module.eval()
+            self.train(False)
         with torch.no_grad():
             return self.module(*args, **kwargs)
 
@@ -77,11 +92,20 @@ class FrozenTeacher(nn.Module):
             self._recorder.detach()
             self._recorder = None
 
-    def observe(self, inputs: Inputs, *, copy_overwritten: bool = False) -> Observation:
+    def observe(
+        self,
+        inputs: Inputs,
+        *,
+        taps: Collection[Tap] | None = None,
+        stop: bool = False,
+        copy_overwritten: bool = False,
+    ) -> Observation:
         """Run the teacher on the student's arguments.
 
         Args:
             inputs: Arguments that the student got.
+            taps: Those to read; ``None`` reads all.
+            stop: Whether to run up to the last tap only; then there is no output.
             copy_overwritten: As in `TapRecorder.recording`.
 
         Returns:
@@ -95,7 +119,8 @@ class FrozenTeacher(nn.Module):
         inputs = self._meet(inputs)
         if self._recorder is None:
             return Observation(inputs, self(*inputs.args, **inputs.kwargs))
-        with torch.no_grad(), self._recorder.recording(copy_overwritten=copy_overwritten) as calls:
+        recording = self._recorder.recording(taps=taps, stop=stop, copy_overwritten=copy_overwritten)
+        with torch.no_grad(), recording as calls:
             self(*inputs.args, **inputs.kwargs)
         return calls[0]
 

@@ -11,6 +11,8 @@ from transformers import ViTConfig, ViTForImageClassification
 
 from lightning_kd import CKAKD, Distiller, FeatureKD, KnowledgeDistillation, LogitKD, PatchEmbeddingKD, Tap
 from lightning_kd.errors import SetupError, TapError
+from lightning_kd.step import Step
+from lightning_kd.taps import Observation
 
 CLASSES = 5
 
@@ -121,7 +123,7 @@ def test_outputs_may_be_tensors_sequences_or_mappings(wrap):
         student(x, scale=2.0)
     losses = distiller.losses(torch.zeros(()), calls)
     expected = LogitKD()(
-        type(calls[0])(calls[0].inputs, student.net(x) * 2), type(calls[0])(calls[0].inputs, teacher.net(x) * 2)
+        Observation(calls[0].inputs, student.net(x) * 2), Observation(calls[0].inputs, teacher.net(x) * 2), Step()
     )
     torch.testing.assert_close(losses.terms["logit"], expected, rtol=1e-6, atol=0)
 
