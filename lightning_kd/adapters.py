@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from lightning_kd._checks import check_choice
 from lightning_kd.errors import ShapeError
@@ -26,6 +28,12 @@ class Geometry:
     layout: Layout
     width: int
     grid: tuple[int, ...]
+
+    @property
+    def plane(self) -> tuple[int, int]:
+        """Height and width of the feature as `as_map` reads it."""
+        height, width = (1,) * (2 - len(self.grid)) + self.grid
+        return height, width
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +115,51 @@ class Align(nn.Module):
         """
         student, teacher = common_grid(self.student.channels_first(student), self.teacher.channels_first(teacher))
         return self.projection(student), teacher
+
+
+class AdapterNorm(nn.BatchNorm2d):
+    """BatchNorm of adapters, defined for every batch.
+
+    A single value per channel (one sample, 1x1 map) has no variance, and `torch.nn.BatchNorm2d` refuses to train on
+    it; here such a map is normalised with the running statistics, which it leaves as they are.
+
+    Example:
+        >>> import torch
+        >>> AdapterNorm(3)(torch.zeros(1, 3, 1, 1)).flatten()
+        tensor([0., 0., 0.], grad_fn=<ViewBackward0>)
+    """
+
+    @override
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the normalised map.
+
+        Args:
+            input: Shape ``(N, C, H, W)``.
+
+        Returns:
+            Same shape.
+        """
+        if input.numel() > input.shape[1]:
+            normalized: Tensor = super().forward(input)
+            return normalized
+        return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+
+
+def as_map(feature: Tensor) -> Tensor:
+    """View a channels-first feature as a map: pooled features are 1x1, frames have height 1.
+
+    Args:
+        feature: Shape ``(N, C, H, W)``, ``(N, C, T)`` or ``(N, C)``.
+
+    Returns:
+        The same values, shape ``(N, C, H, W)``, ``(N, C, 1, T)`` or ``(N, C, 1, 1)``.
+
+    Example:
+        >>> import torch
+        >>> as_map(torch.zeros(2, 64, 49)).shape
+        torch.Size([2, 64, 1, 49])
+    """
+    return feature.reshape(*feature.shape[:2], *(1,) * (4 - feature.ndim), *feature.shape[2:])
 
 
 def _pointwise(inputs: int, outputs: int, grid_axes: int) -> nn.Module:

@@ -4,7 +4,7 @@ import pytest
 import timm
 import torch
 
-from lightning_kd.adapters import Align, Geometry, Probe
+from lightning_kd.adapters import AdapterNorm, Align, Geometry, Probe, as_map
 from lightning_kd.errors import ShapeError
 from lightning_kd.layout import Layout
 from lightning_kd.recorder import TapRecorder
@@ -35,3 +35,31 @@ def test_a_probe_measures_a_tapped_feature():
     with recorder.recording() as calls:
         vit(torch.zeros(1, 3, 64, 64))
     assert Probe(vit, calls[0]).geometry(Tap("blocks.0")) == Geometry(Layout("NLD", 1, (4, 4)), 192, (4, 4))
+
+
+@pytest.mark.parametrize(("shape", "plane"), [((2, 3, 4, 5), (4, 5)), ((2, 3, 7), (1, 7)), ((2, 3), (1, 1))])
+def test_every_feature_reads_as_a_map(shape, plane):
+    feature = torch.randn(shape)
+    assert as_map(feature).shape == (2, 3, *plane)
+    assert Geometry(Layout("NCHW"), 3, shape[2:]).plane == plane
+    assert torch.equal(as_map(feature).flatten(), feature.flatten())
+
+
+def test_the_norm_of_adapters_is_batch_norm_where_that_is_defined():
+    torch.manual_seed(3)
+    norm, reference = AdapterNorm(3), torch.nn.BatchNorm2d(3)
+    x = torch.randn(2, 3, 2, 2)
+    assert torch.equal(norm(x), reference(x))
+    assert torch.equal(norm.running_var, reference.running_var)
+
+
+def test_the_norm_of_adapters_trains_on_a_single_value_per_channel():
+    norm = AdapterNorm(3)
+    norm(torch.randn(4, 3, 2, 2))
+    stored = norm.running_mean.clone()
+    x = torch.randn(1, 3, 1, 1, requires_grad=True)
+    y = norm(x)
+    y.sum().backward()
+    assert torch.equal(norm.running_mean, stored)
+    assert y.isfinite().all()
+    assert (x.grad != 0).all()
