@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_kd import CKAKD, FeatureKD, KnowledgeDistillation, LogitKD
+from lightning_kd.schedules import Window
 
 
 class Net(nn.Module):
@@ -53,7 +54,12 @@ def main(folder, *, find_unused, accumulate):
     kd = KnowledgeDistillation(
         teacher,
         student="net",
-        objectives=[LogitKD(), FeatureKD("blocks.1", "blocks.1"), CKAKD.matched(top=1, samples=16)],
+        objectives=[
+            LogitKD(),
+            FeatureKD("blocks.1", "blocks.1"),
+            CKAKD.matched(top=1, samples=16),
+            FeatureKD("blocks.0", "blocks.0", name="second_epoch", weight=Window(1.0, begin=1)),
+        ],
     )
     trainer = L.Trainer(
         accelerator="cpu",

@@ -42,4 +42,5 @@ def test_two_processes_end_with_identical_weights(find_unused, ranks):
             assert step["kd/logit"] > 0
             assert step["kd/feature"] > 0
             assert step["kd/cka"] > 0
+    assert first["terms"][-1]["kd/second_epoch"] > 0
     assert first["terms"][0]["kd/task"] != second["terms"][0]["kd/task"]
