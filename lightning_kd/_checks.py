@@ -15,6 +15,18 @@ def check_positive(name: str, value: object) -> None:
         raise ValueError(f"`{name}` must be a finite number above 0, got {value!r}.")
 
 
+def check_not_negative(name: str, value: object) -> None:
+    """Raise `ValueError` unless ``value`` is a finite number of at least 0."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        raise ValueError(f"`{name}` must be a finite number of at least 0, got {value!r}.")
+
+
+def check_fraction(name: str, value: object) -> None:
+    """Raise `ValueError` unless ``value`` is a number from 0 to 1."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(f"`{name}` must be a number from 0 to 1, got {value!r}.")
+
+
 def check_choice(name: str, value: object, choices: Collection[object]) -> None:
     """Raise `ValueError` unless ``value`` is one of ``choices``."""
     if value not in choices:

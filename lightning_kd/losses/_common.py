@@ -31,11 +31,18 @@ def operands(student: Tensor, teacher: Tensor, suffix: str = "") -> tuple[Tensor
     return student.to(dtype), teacher.detach().to(dtype)
 
 
-def reduce(values: Tensor, reduction: Reduction) -> Tensor:
-    """``values`` reduced over all axes."""
+def reduce(values: Tensor, reduction: Reduction, mask: Tensor | None = None) -> Tensor:
+    """``values`` reduced over all axes, over those where ``mask`` is True if one is given.
+
+    The others give 0 for ``"none"``. If nothing counts, the mean is a 0 that keeps the graph.
+    """
+    if mask is not None:
+        values = values.masked_fill(~mask, 0.0)
     if reduction == "none":
         return values
-    return values.mean() if reduction == "mean" else values.sum()
+    if reduction == "sum":
+        return values.sum()
+    return values.mean() if mask is None else values.sum() / mask.sum().clamp(min=1)
 
 
 def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:

@@ -10,7 +10,7 @@ from scipy.special import log_softmax
 from torch.testing import assert_close
 
 from lightning_kd.errors import ShapeError
-from lightning_kd.losses import SoftTargetKL, soft_target_kl
+from lightning_kd.losses import ClassMeanKL, SoftTargetKL, class_mean_kl, soft_target_kl, standardize_logits
 
 ZS = torch.tensor([[2.0, 0.5, -1.0], [0.0, 1.0, 0.3]], dtype=torch.float64)
 ZT = torch.tensor([[3.0, 0.0, -1.0], [0.5, 2.0, -0.5]], dtype=torch.float64)
@@ -202,3 +202,79 @@ def test_refuses_an_unknown_reduction():
         soft_target_kl(ZS, ZT, reduction="batchmean")
     with pytest.raises(ValueError, match="got 'batchmean'"):
         SoftTargetKL(reduction="batchmean")
+
+
+def test_a_temperature_that_learns_gets_the_gradient_of_the_whole_loss():
+    temperature = torch.tensor(3.0, dtype=torch.float64, requires_grad=True)
+    loss = soft_target_kl(ZS, ZT, temperature=temperature)
+    loss.backward()
+    assert_close(loss.detach(), soft_target_kl(ZS, ZT, temperature=3.0), **EXACT)
+    step = 1e-5
+    above, below = (soft_target_kl(ZS, ZT, temperature=3.0 + sign * step) for sign in (1, -1))
+    assert temperature.grad.item() == pytest.approx(((above - below) / (2 * step)).item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [torch.tensor([2.0]), torch.tensor(2)])
+def test_refuses_a_temperature_that_is_no_floating_scalar(temperature):
+    with pytest.raises(
+        ShapeError,
+        match=rf"`temperature` must be .* got {temperature.dtype} of shape \({'1,' if temperature.ndim else ''}\)",
+    ):
+        soft_target_kl(ZS, ZT, temperature=temperature)
+
+
+def test_the_mean_over_classes_equals_the_published_value():
+    # 0.2387504206 at T = 3 as a sum over the 3 classes
+    assert class_mean_kl(ZS, ZT, temperature=3.0).item() == pytest.approx(0.0795834735, rel=1e-8)
+    assert soft_target_kl(ZS, ZT, temperature=3.0).item() == pytest.approx(0.2387504206, rel=1e-8)
+
+
+@given(logit_pairs(), temperatures, st.sampled_from(["mean", "sum", "none"]))
+def test_the_mean_over_classes_is_the_sum_over_their_number(pair, temperature, reduction):
+    options = {"temperature": temperature, "reduction": reduction}
+    assert_close(class_mean_kl(*pair, **options) * pair[0].shape[1], soft_target_kl(*pair, **options), **EXACT)
+
+
+def test_the_module_of_the_mean_over_classes_computes_the_function():
+    module = ClassMeanKL(temperature=2.0, reduction="sum")
+    assert module(ZS, ZT) == class_mean_kl(ZS, ZT, temperature=2.0, reduction="sum")
+    assert repr(module) == "ClassMeanKL(temperature=2.0, reduction='sum')"
+
+
+def test_standardised_logits_give_the_published_value():
+    loss = soft_target_kl(standardize_logits(ZS), standardize_logits(ZT), temperature=2.0)
+    assert loss.item() == pytest.approx(0.0676022600, rel=1e-8)
+
+
+@given(logit_pairs())
+def test_standardised_logits_equal_the_reference(pair):
+    z = pair[0].numpy()
+    expected = (z - z.mean(axis=1, keepdims=True)) / (z.std(axis=1, ddof=1, keepdims=True) + 1e-7)
+    assert_close(standardize_logits(pair[0]), torch.from_numpy(expected), rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize(("factor", "shift"), [(0.1, 5.0), (3.0, -40.0), (1.0, 7.0)])
+def test_standardised_logits_ignore_scale_and_shift(factor, shift):
+    # Up to the 1e-7 beside standard deviations of about 1.
+    logits = torch.randn(5, 10, dtype=torch.float64)
+    assert_close(standardize_logits(factor * logits + shift), standardize_logits(logits), rtol=3e-6, atol=3e-6)
+
+
+def test_equal_scores_standardise_to_zeros_with_a_finite_gradient():
+    logits = torch.full((2, 4), 3.0, requires_grad=True)
+    standard = standardize_logits(logits)
+    soft_target_kl(standard, torch.randn(2, 4)).backward()
+    assert standard.eq(0).all()
+    assert logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(("dtype", "returned"), [(torch.bfloat16, torch.float32), (torch.float64, torch.float64)])
+def test_standardised_logits_are_at_least_single(dtype, returned):
+    assert standardize_logits(ZS.to(dtype)).dtype == returned
+
+
+def test_refuses_to_standardise_what_has_no_spread():
+    with pytest.raises(ShapeError, match=r"at least 2 classes apart, got shape \(4, 1\)"):
+        standardize_logits(torch.zeros(4, 1))
+    with pytest.raises(TypeError, match=r"`logits` must be a floating-point tensor, got torch\.int64"):
+        standardize_logits(torch.zeros(4, 3).long())
