@@ -91,6 +91,14 @@ def inner_products(student: Tensor, teacher: Tensor, options: GramOptions) -> tu
     return product(s, t), product(s, s), product(t, t)
 
 
+def squared_distances(products: Tensor) -> Tensor:
+    """Squared distances ``(n, n)`` between the rows behind ``products``; what is rounding is zero, without gradient."""
+    squares = products.diagonal()
+    sums = squares[:, None] + squares[None, :]
+    distances = sums - 2.0 * products
+    return distances.masked_fill(distances <= _ROUNDINGS * torch.finfo(products.dtype).eps * sums, 0.0)
+
+
 def inverse_root(squares: Tensor) -> Tensor:
     """One over the root where positive, else zero; NaN stays NaN."""
     degenerate = squares <= 0
@@ -139,13 +147,9 @@ def _largest(values: Tensor) -> Tensor:
 
 
 def _rbf(products: Tensor, bandwidth: float) -> Tensor:
-    squares = products.diagonal()
-    sums = squares[:, None] + squares[None, :]
-    distances = sums - 2.0 * products
-    finfo = torch.finfo(products.dtype)
-    distances = distances.masked_fill(distances <= _ROUNDINGS * finfo.eps * sums, 0.0)
+    distances = squared_distances(products)
     width = 2.0 * bandwidth**2 * _median(distances.flatten())
-    return torch.exp(-distances / width.clamp(min=finfo.tiny))
+    return torch.exp(-distances / width.clamp(min=torch.finfo(products.dtype).tiny))
 
 
 def _median(values: Tensor) -> Tensor:
