@@ -1,4 +1,4 @@
-"""Where the patch embeddings of the known families of networks are."""
+"""Where networks embed their patches, by the conventions that families share."""
 
 import re
 
