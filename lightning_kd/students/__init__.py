@@ -1,5 +1,6 @@
 """Students that are more than a plain network: what they need for training, and what stays at inference."""
 
 from lightning_kd.students.distillation_token import with_distillation_token
+from lightning_kd.students.exits import EarlyExits, Exit
 
-__all__ = ["with_distillation_token"]
+__all__ = ["EarlyExits", "Exit", "with_distillation_token"]
