@@ -17,7 +17,6 @@ ones. Finished runs are written at once, so that an interruption keeps them.
 
 import copy
 import json
-import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -27,7 +26,6 @@ from typing import Any
 
 import lightning as L
 import torch
-import torch.nn.functional as F
 from _common import (
     RESULTS,
     machine,
@@ -40,22 +38,14 @@ from _common import (
 )
 from _data import Images, read_fashion_mnist
 from _pairs import PAIRS, Pair
+from _training import Classifier, Method, Run, summarise
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_kd import CKAKD, FeatureKD, KnowledgeDistillation, LogitKD, Objective, PatchEmbeddingKD
+from lightning_kd import CKAKD, FeatureKD, KnowledgeDistillation, LogitKD, PatchEmbeddingKD
 
-Run = dict[str, Any]
 BATCH, LEARNING_RATE, WEIGHT_DECAY = 64, 2e-3, 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class Method:
-    """A way to train the student: objectives, none for the student alone, and the weight of its own loss."""
-
-    objectives: list[Objective]
-    task_weight: float = 1.0
 
 
 def methods(pair: Pair) -> dict[str, Method]:
@@ -72,34 +62,8 @@ def methods(pair: Pair) -> dict[str, Method]:
     }
 
 
-class Classifier(L.LightningModule):
-    """An ordinary LightningModule: cross-entropy, AdamW, one cycle of the learning rate, accuracy after each epoch."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-        self.accuracies: list[float] = []
-        self._correct: list[Tensor] = []
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the logits."""
-        logits: Tensor = self.net(images)
-        return logits
-
-    def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        """Return the cross-entropy."""
-        images, labels = batch
-        return F.cross_entropy(self.net(images), labels)
-
-    def validation_step(self, batch: tuple[Tensor, Tensor]) -> None:
-        """Count what is classified correctly."""
-        images, labels = batch
-        self._correct.append(self.net(images).argmax(1) == labels)
-
-    def on_validation_epoch_end(self) -> None:
-        """Note the accuracy in per cent."""
-        self.accuracies.append(round(100.0 * torch.cat(self._correct).double().mean().item(), 2))
-        self._correct = []
+class AdamClassifier(Classifier):
+    """Trained with AdamW and one cycle of the learning rate."""
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with one cycle over the whole training."""
@@ -133,7 +97,7 @@ def fit(
     callbacks: Sequence[L.Callback] = (),
 ) -> tuple[list[float], float]:
     """Train ``net`` and return its accuracies, per cent, after every quarter of the epochs, and the seconds it took."""
-    module = Classifier(net)
+    module = AdamClassifier(net)
     order = torch.Generator().manual_seed(seed)
     shuffled = DataLoader(train, batch_size=BATCH, shuffle=True, drop_last=True, generator=order)
     trainer = silent_trainer(
@@ -167,40 +131,6 @@ def train_student(pair: Pair, name: str, teacher: nn.Module, images: Images, *, 
     return {"method": name, "weights": weights, "seed": seed, "accuracies": accuracies, "wall_s": wall_s}
 
 
-def summarise(runs: Sequence[Run], pair: Pair) -> list[dict[str, Any]]:
-    """One row per method: accuracies by seed, mean and sample standard deviation, and the gain over the student alone.
-
-    Accuracies in per cent; ``gain`` and ``gain_spread`` are of the differences of last accuracies at equal seed, in
-    points.
-    """
-    alone = {run["seed"]: run["accuracies"][-1] for run in runs if run["method"] == "alone"}
-    rows = []
-    for name in dict.fromkeys(run["method"] for run in runs):
-        own = [run for run in runs if run["method"] == name]
-        last = [run["accuracies"][-1] for run in own]
-        gains = [run["accuracies"][-1] - alone[run["seed"]] for run in own if run["seed"] in alone]
-        best = [max(run["accuracies"]) for run in own]
-        row = {
-            "method": name,
-            "weights": own[0]["weights"],
-            "teacher": pair.teacher,
-            "student": pair.student,
-            "seeds": [run["seed"] for run in own],
-        }
-        row |= {"accuracy_last": last, "accuracy_best": best, "mean_last": _mean(last), "spread_last": _spread(last)}
-        row |= {"mean_best": _mean(best), "gain": _mean(gains), "gain_spread": _spread(gains)}
-        rows.append(row | {"wall_s": _mean([run["wall_s"] for run in own])})
-    return rows
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return round(statistics.fmean(values), 3) if values else None
-
-
-def _spread(values: Sequence[float]) -> float | None:
-    return round(statistics.stdev(values), 3) if len(values) > 1 else None
-
-
 def report(result: dict[str, Any]) -> None:
     """Print the rows as a table."""
     keys = ["mean_last", "spread_last", "mean_best", "gain", "gain_spread", "wall_s"]
@@ -231,7 +161,11 @@ def measure(pair: Pair, names: Sequence[str], seeds: Sequence[int], sizes: Sizes
     for seed, name in product(seeds, names):
         runs.append(train_student(pair, name, teacher, images, seed=seed, sizes=sizes))
         print(f"seed {seed}, {name}: {runs[-1]['accuracies'][-1]:.2f} % in {runs[-1]['wall_s']} s", flush=True)
-        result |= {"rows": summarise(runs, pair), "runs": runs, "wall_s": round(time.perf_counter() - start)}
+        result |= {
+            "rows": summarise(runs, teacher=pair.teacher, student=pair.student),
+            "runs": runs,
+            "wall_s": round(time.perf_counter() - start),
+        }
         result["processor_s"] = round(time.process_time())
         if output is not None:
             write_json(output, result)
