@@ -1,36 +1,64 @@
 """Named terms of the distillation loss."""
 
+from lightning_kd.objectives.affinity import AffinityKD
 from lightning_kd.objectives.attention_map import ATKD
 from lightning_kd.objectives.base import Matching, Objective, PairedObjective
 from lightning_kd.objectives.channel_wise import CWDKD
 from lightning_kd.objectives.cka import CKAKD
+from lightning_kd.objectives.contrastive import CRDKD
 from lightning_kd.objectives.exits import LGViTKD, MultiExitKD
 from lightning_kd.objectives.feature import FeatureKD
 from lightning_kd.objectives.generation import MGDKD
+from lightning_kd.objectives.hidden_states import HiddenCosineKD
 from lightning_kd.objectives.hints import FitNetKD
+from lightning_kd.objectives.hybrid import HybridKD
+from lightning_kd.objectives.inner_relations import ICKD, PatchSimilarityKD
 from lightning_kd.objectives.logit import LogitKD
+from lightning_kd.objectives.minilm import MiniLMKD
 from lightning_kd.objectives.patch_embedding import PatchEmbeddingKD
 from lightning_kd.objectives.recalibration import FRDKD
+from lightning_kd.objectives.relations import CCKD, PKTKD, RKD, SPKD
+from lightning_kd.objectives.reused_classifier import SimKD
 from lightning_kd.objectives.review import ReviewKD
+from lightning_kd.objectives.selective import BSDKD, HFDKD, SelectiveKD
+from lightning_kd.objectives.tinybert import TinyBERTKD
+from lightning_kd.objectives.transkd import CSFKD
 from lightning_kd.objectives.variational import VIDKD
 from lightning_kd.objectives.vitkd import ViTKD
 
 __all__ = [
     "ATKD",
+    "BSDKD",
+    "CCKD",
     "CKAKD",
+    "CRDKD",
+    "CSFKD",
     "CWDKD",
     "FRDKD",
+    "HFDKD",
+    "ICKD",
+    "MGDKD",
+    "PKTKD",
+    "RKD",
+    "SPKD",
+    "VIDKD",
+    "AffinityKD",
     "FeatureKD",
     "FitNetKD",
+    "HiddenCosineKD",
+    "HybridKD",
     "LGViTKD",
     "LogitKD",
-    "MGDKD",
     "Matching",
+    "MiniLMKD",
     "MultiExitKD",
     "Objective",
     "PairedObjective",
     "PatchEmbeddingKD",
+    "PatchSimilarityKD",
     "ReviewKD",
-    "VIDKD",
+    "SelectiveKD",
+    "SimKD",
+    "TinyBERTKD",
     "ViTKD",
 ]
