@@ -69,8 +69,8 @@ def selective_pixel_kl(
     check_reduction(reduction)
     advantage, labelled = _advantage(student_logits, teacher_logits, labels, ignore_index)
     student, teacher = student_logits.movedim(1, -1), teacher_logits.movedim(1, -1)
-    terms = soft_target_kl(student, teacher, temperature=1.0, reduction="none").masked_fill(~(advantage > 0), 0.0)
-    return _mean_where(labelled, terms) if reduction == "mean" else reduce(terms, reduction)
+    terms = soft_target_kl(student, teacher, temperature=1.0, mask=advantage > 0, reduction="none")
+    return reduce(terms, reduction, labelled)
 
 
 def selective_region_cosine(
@@ -136,7 +136,7 @@ def selective_region_cosine(
     better = _regional(advantage[:, None], regions).squeeze(1) > 0
     seen = _regional(labelled[:, None].to(s.dtype), regions).squeeze(1) > 0
     check_same_shape(better, s[:, 0], "Regions of logits and features")
-    return _mean_where(seen, cosine_distance(s, t, reduction="none").masked_fill(~better, 0.0))
+    return reduce(cosine_distance(s, t, reduction="none").masked_fill(~better, 0.0), "mean", seen)
 
 
 class SelectivePixelKL(nn.Module):
@@ -231,8 +231,3 @@ def _regional(feature: Tensor, regions: int) -> Tensor:
             f"`regions`, got shape {tuple(feature.shape)}: use a finer map or fewer `regions`."
         )
     return F.adaptive_avg_pool2d(feature, regions)
-
-
-def _mean_where(counted: Tensor, terms: Tensor) -> Tensor:
-    """Mean of ``terms``, which are zero elsewhere, over the ``counted``; zero if there are none."""
-    return terms.sum() / counted.sum().clamp(min=1)
