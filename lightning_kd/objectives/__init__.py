@@ -14,6 +14,7 @@ from lightning_kd.objectives.hints import FitNetKD
 from lightning_kd.objectives.hybrid import HybridKD
 from lightning_kd.objectives.inner_relations import ICKD, PatchSimilarityKD
 from lightning_kd.objectives.logit import LogitKD
+from lightning_kd.objectives.masked import DMAEKD, G2SDKD, FurtherPretrainingKD
 from lightning_kd.objectives.minilm import MiniLMKD
 from lightning_kd.objectives.patch_embedding import PatchEmbeddingKD
 from lightning_kd.objectives.recalibration import FRDKD
@@ -34,7 +35,9 @@ __all__ = [
     "CRDKD",
     "CSFKD",
     "CWDKD",
+    "DMAEKD",
     "FRDKD",
+    "G2SDKD",
     "HFDKD",
     "ICKD",
     "MGDKD",
@@ -45,6 +48,7 @@ __all__ = [
     "AffinityKD",
     "FeatureKD",
     "FitNetKD",
+    "FurtherPretrainingKD",
     "HiddenCosineKD",
     "HybridKD",
     "LGViTKD",
