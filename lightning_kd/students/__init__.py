@@ -2,5 +2,6 @@
 
 from lightning_kd.students.distillation_token import with_distillation_token
 from lightning_kd.students.exits import EarlyExits, Exit
+from lightning_kd.students.masked import MaskedAutoencoder, Reconstruction, patchify
 
-__all__ = ["EarlyExits", "Exit", "with_distillation_token"]
+__all__ = ["EarlyExits", "Exit", "MaskedAutoencoder", "Reconstruction", "patchify", "with_distillation_token"]
