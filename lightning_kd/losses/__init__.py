@@ -11,7 +11,10 @@ from lightning_kd.losses.attention_map import AttentionTransfer, attention_trans
 from lightning_kd.losses.channel_wise import ChannelWiseKL, channel_wise_kl
 from lightning_kd.losses.cka import CKALoss, MinibatchCKA, cka, cka_loss
 from lightning_kd.losses.contrastive import NoiseContrastive, noise_contrastive
+from lightning_kd.losses.correlation import ClassCorrelation, class_correlation
 from lightning_kd.losses.cross_entropy import SoftCrossEntropy, soft_cross_entropy
+from lightning_kd.losses.decoupled import DecoupledKL, NormalizedCrossEntropy, decoupled_kl, normalized_cross_entropy
+from lightning_kd.losses.divergences import JensenShannon, SymmetricKL, jensen_shannon, symmetric_kl
 from lightning_kd.losses.exits import (
     ChannelDistributionKL,
     ChannelGramMSE,
@@ -22,11 +25,18 @@ from lightning_kd.losses.exits import (
 )
 from lightning_kd.losses.feature import CosineDistance, FeatureMSE, cosine_distance, feature_mse
 from lightning_kd.losses.generation import GenerationError, generation_error
+from lightning_kd.losses.hard import HardTargetCrossEntropy, class_balanced_weights, hard_target_cross_entropy
 from lightning_kd.losses.inner_relations import (
     InterChannelCorrelation,
     PatchSimilarity,
     inter_channel_correlation,
     patch_similarity,
+)
+from lightning_kd.losses.interpolation import (
+    InterpolatedCrossEntropy,
+    Interpolation,
+    interpolated_cross_entropy,
+    next_interpolation,
 )
 from lightning_kd.losses.logit import ClassMeanKL, SoftTargetKL, class_mean_kl, soft_target_kl, standardize_logits
 from lightning_kd.losses.masked import (
@@ -37,6 +47,8 @@ from lightning_kd.losses.masked import (
     masked_reconstruction,
     standardized_smooth_l1,
 )
+from lightning_kd.losses.mutual_information import MutualInformationLoss, mutual_information_loss
+from lightning_kd.losses.ofa import OneForAll, one_for_all
 from lightning_kd.losses.relational import RelationalAngle, RelationalDistance, relational_angle, relational_distance
 from lightning_kd.losses.relations import (
     CorrelationCongruence,
@@ -46,12 +58,14 @@ from lightning_kd.losses.relations import (
     probabilistic_transfer,
     similarity_preserving,
 )
+from lightning_kd.losses.scale import ViewDistance, view_distance
 from lightning_kd.losses.selective import (
     SelectivePixelKL,
     SelectiveRegionCosine,
     selective_pixel_kl,
     selective_region_cosine,
 )
+from lightning_kd.losses.skew import SkewKL, SkewReverseKL, skew_kl, skew_reverse_kl
 from lightning_kd.losses.stages import (
     HierarchicalContext,
     PatchEmbeddingAlignment,
@@ -70,19 +84,28 @@ __all__ = [
     "ChannelDistributionKL",
     "ChannelGramMSE",
     "ChannelWiseKL",
+    "ClassCorrelation",
     "ClassMeanKL",
     "CorrelationCongruence",
     "CosineDistance",
+    "DecoupledKL",
     "DirectionL1",
     "ExitCrossEntropy",
     "FeatureMSE",
     "GenerationError",
+    "HardTargetCrossEntropy",
     "HierarchicalContext",
     "ImageTextContrastive",
     "InterChannelCorrelation",
+    "InterpolatedCrossEntropy",
+    "Interpolation",
+    "JensenShannon",
     "MaskedReconstruction",
     "MinibatchCKA",
+    "MutualInformationLoss",
     "NoiseContrastive",
+    "NormalizedCrossEntropy",
+    "OneForAll",
     "PatchEmbeddingAlignment",
     "PatchSimilarity",
     "ProbabilisticTransfer",
@@ -91,11 +114,15 @@ __all__ = [
     "SelectivePixelKL",
     "SelectiveRegionCosine",
     "SimilarityPreserving",
+    "SkewKL",
+    "SkewReverseKL",
     "SoftCrossEntropy",
     "SoftTargetKL",
     "StandardizedSmoothL1",
+    "SymmetricKL",
     "TokenRelationKL",
     "VariationalInformation",
+    "ViewDistance",
     "affinity_mimicking",
     "attention_kl",
     "attention_score_mse",
@@ -105,18 +132,28 @@ __all__ = [
     "channel_wise_kl",
     "cka",
     "cka_loss",
+    "class_balanced_weights",
+    "class_correlation",
     "class_mean_kl",
     "correlation_congruence",
     "cosine_distance",
+    "decoupled_kl",
     "direction_l1",
     "exit_cross_entropy",
     "feature_mse",
     "generation_error",
+    "hard_target_cross_entropy",
     "hierarchical_context",
     "image_text_contrastive",
     "inter_channel_correlation",
+    "interpolated_cross_entropy",
+    "jensen_shannon",
     "masked_reconstruction",
+    "mutual_information_loss",
+    "next_interpolation",
     "noise_contrastive",
+    "normalized_cross_entropy",
+    "one_for_all",
     "patch_embedding_alignment",
     "patch_similarity",
     "probabilistic_transfer",
@@ -125,10 +162,14 @@ __all__ = [
     "selective_pixel_kl",
     "selective_region_cosine",
     "similarity_preserving",
+    "skew_kl",
+    "skew_reverse_kl",
     "soft_cross_entropy",
     "soft_target_kl",
     "standardize_logits",
     "standardized_smooth_l1",
+    "symmetric_kl",
     "token_relation_kl",
     "variational_information",
+    "view_distance",
 ]

@@ -4,12 +4,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
-from lightning_kd._checks import check_positive, check_same_shape
-from lightning_kd.losses._common import Reduction, check_reduction, operands, reduce
+from lightning_kd._checks import check_positive
+from lightning_kd.losses._common import Reduction, check_reduction, reduce
+from lightning_kd.losses._scores import score_operands
 
 
 def soft_cross_entropy(
-    student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 1.0, reduction: Reduction = "mean"
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    *,
+    temperature: float = 1.0,
+    mask: Tensor | None = None,
+    reduction: Reduction = "mean",
 ) -> Tensor:
     r"""Cross-entropy of the student's class distribution under the teacher's.
 
@@ -24,14 +30,15 @@ def soft_cross_entropy(
         student_logits: Unnormalised scores :math:`z_s`, shape ``(..., C)``, floating point.
         teacher_logits: Unnormalised scores :math:`z_t`, same shape as ``student_logits``.
         temperature: :math:`T > 0`, dimensionless.
+        mask: True where a position counts, boolean of shape ``(...)``; ``None`` counts all.
         reduction: ``"mean"`` over every leading axis, ``"sum"``, or ``"none"``.
 
     Returns:
         Loss in nats, non-negative, at least float32: a scalar of shape ``()``, or shape ``(...)`` for ``"none"``.
 
     Raises:
-        ShapeError: If the two logits differ in shape or are empty.
-        TypeError: If the logits are not floating point.
+        ShapeError: If the two logits differ in shape or are empty, or ``mask`` has another shape.
+        TypeError: If the logits are not floating point or ``mask`` is not boolean.
         ValueError: If ``temperature`` is not a finite number above 0 or ``reduction`` is unknown.
 
     Source:
@@ -45,11 +52,10 @@ def soft_cross_entropy(
     """
     check_positive("temperature", temperature)
     check_reduction(reduction)
-    check_same_shape(student_logits, teacher_logits, "Logits")
-    student, teacher = operands(student_logits, teacher_logits, "_logits")
+    student, teacher = score_operands(student_logits, teacher_logits, mask)
     log_q = F.log_softmax(student / temperature, dim=-1)
     p = F.softmax(teacher / temperature, dim=-1)
-    return reduce(-(p * log_q.masked_fill(p == 0, 0.0)).sum(dim=-1), reduction)
+    return reduce(-(p * log_q.masked_fill(p == 0, 0.0)).sum(dim=-1), reduction, mask)
 
 
 class SoftCrossEntropy(nn.Module):
@@ -71,9 +77,9 @@ class SoftCrossEntropy(nn.Module):
         self.reduction: Reduction = reduction
 
     @override
-    def forward(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    def forward(self, student_logits: Tensor, teacher_logits: Tensor, mask: Tensor | None = None) -> Tensor:
         return soft_cross_entropy(
-            student_logits, teacher_logits, temperature=self.temperature, reduction=self.reduction
+            student_logits, teacher_logits, temperature=self.temperature, mask=mask, reduction=self.reduction
         )
 
     @override
