@@ -2,31 +2,28 @@
 
 from typing import Literal
 
-import torch
 from torch import Tensor
 from typing_extensions import override
 
 from lightning_kd._checks import check_choice
-from lightning_kd.adapters import Geometry, Probe
-from lightning_kd.layout import common_grid, pooled
+from lightning_kd.layout import common_grid
 from lightning_kd.losses import cka_loss
 from lightning_kd.losses._gram import Kernel
-from lightning_kd.objectives.base import Matching, PairedObjective, Places
+from lightning_kd.objectives._batch_relation import BatchRelation
+from lightning_kd.objectives.base import Matching, Places
 from lightning_kd.schedules import Weight
-from lightning_kd.step import Step
-from lightning_kd.taps import Observation
 
 Rows = Literal["samples", "positions"]
 MAX_ROWS = 1024
 
 
-class CKAKD(PairedObjective):
+class CKAKD(BatchRelation):
     """One minus the centred kernel alignment of student and teacher features.
 
     CKA compares how two layers arrange the same examples, so it needs no adapter and no equal widths: the natural
     objective across architectures. Over several pairs the term is their mean.
 
-    Under DDP each rank compares its own samples. A batch too small to be compared (fewer than 4 rows for the unbiased
+    A batch too small to be compared (fewer than 4 rows for the unbiased
     estimator, 3 for the biased) gives a term of exactly zero, as happens with the last batch of an epoch.
 
     Args:
@@ -37,7 +34,8 @@ class CKAKD(PairedObjective):
             with more channels than rows.
         bandwidth: Of the RBF kernel, as a fraction of the median distance; ``None`` takes 1.
         rows: What the examples are: ``"samples"`` (features averaged over the grid), or ``"positions"`` (every cell of
-            the common grid of every sample, at most 1024 evenly spaced ones).
+            the common grid of every sample, at most 1024 evenly spaced ones per rank).
+        gather: Whether the batch is that of all ranks, with gradient, instead of each rank's own.
         weight: Factor of the term.
         name: Name of the term.
 
@@ -54,8 +52,6 @@ class CKAKD(PairedObjective):
         3
     """
 
-    needs_teacher_output = False
-
     def __init__(
         self,
         student: Places,
@@ -65,17 +61,17 @@ class CKAKD(PairedObjective):
         unbiased: bool = True,
         bandwidth: float | None = None,
         rows: Rows = "samples",
+        gather: bool = False,
         weight: Weight = 1.0,
         name: str = "cka",
     ) -> None:
-        super().__init__(student, teacher, name=name, weight=weight)
+        super().__init__(student, teacher, gather=gather, name=name, weight=weight)
         check_choice("kernel", kernel, ("linear", "rbf"))
         check_choice("rows", rows, ("samples", "positions"))
         self.kernel = kernel
         self.unbiased = unbiased
         self.bandwidth = bandwidth
         self.rows = rows
-        self.geometries: list[tuple[Geometry, Geometry]] = []
 
     @classmethod
     def matched(
@@ -104,24 +100,14 @@ class CKAKD(PairedObjective):
         return cls((), (), kernel=kernel, weight=weight, name=name).match(Matching(top, samples, monotone))
 
     @override
-    def build(self, student: Probe, teacher: Probe) -> None:
-        pairs = zip(self.student_taps, self.teacher_taps, strict=True)
-        self.geometries = [(student.geometry(s), teacher.geometry(t)) for s, t in pairs]
+    def examples(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+        if self.rows == "samples":
+            return super().examples(student, teacher)
+        student, teacher = common_grid(student, teacher)
+        return _positions(student), _positions(teacher)
 
     @override
-    def forward(self, student: Observation, teacher: Observation, step: Step) -> Tensor:
-        features = zip(self.geometries, self.features(student, teacher), strict=True)
-        terms = [
-            self._term(s_geometry.layout.channels_first(s), t_geometry.layout.channels_first(t))
-            for (s_geometry, t_geometry), (s, t) in features
-        ]
-        return torch.stack(terms).mean()
-
-    def _term(self, student: Tensor, teacher: Tensor) -> Tensor:
-        if self.rows == "positions":
-            student, teacher = (_positions(feature) for feature in common_grid(student, teacher))
-        else:
-            student, teacher = pooled(student), pooled(teacher)
+    def relate(self, student: Tensor, teacher: Tensor) -> Tensor:
         if len(student) < (4 if self.unbiased else 3):
             return student[:0].float().sum()
         return cka_loss(student, teacher, kernel=self.kernel, unbiased=self.unbiased, bandwidth=self.bandwidth)
