@@ -3,7 +3,11 @@
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
+from torch import nn
 from torch.testing import assert_close
+from torch.utils.data import TensorDataset
+from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
 from lightning_kd import Distiller, PatchEmbeddingKD
 from lightning_kd.errors import SetupError
@@ -19,6 +23,25 @@ BLOCKS = ["blocks.0", "blocks.1"]
 
 def pyramid(*widths):
     return timm.create_model("pvt_v2_b0", num_classes=10, depths=(1, 1, 1, 1), embed_dims=widths)
+
+
+class SegFormer(nn.Module):
+    """Scores at the resolution of the image."""
+
+    def __init__(self, *widths):
+        super().__init__()
+        self.net = SegformerForSemanticSegmentation(
+            SegformerConfig(
+                num_labels=5,
+                depths=[1] * 4,
+                hidden_sizes=widths,
+                num_attention_heads=[1, 1, 2, 4],
+                decoder_hidden_size=16,
+            )
+        )
+
+    def forward(self, x):
+        return F.interpolate(self.net(x).logits, size=x.shape[2:], mode="bilinear")
 
 
 @pytest.fixture
@@ -44,6 +67,19 @@ def test_stages_of_another_family_are_reviewed(student, teacher, places, net, tr
 def test_transkd_whole_trains_on_the_published_pair_of_widths(variant, pyramids, train_three_steps):
     objectives = [CSFKD(STAGES, STAGES), PatchEmbeddingKD(**variant)]
     result = train_three_steps(*pyramids, objectives, batch_size=2)
+    assert result.metrics["kd/csf"] > 0
+    assert result.metrics["kd/patch_embedding"] > 0
+
+
+@pytest.mark.parametrize("variant", [{}, {"mixer": "global_local"}, {"assistant": True}])
+def test_transkd_whole_trains_a_segformer_on_masks_with_pixels_that_have_no_label(variant, train_three_steps):
+    labels = torch.randint(5, (6, 64, 64))
+    labels[:, :16] = labels[0] = -100
+    stages = [f"net.segformer.stages.{stage}.layer_norm" for stage in range(4)]
+    objectives = [CSFKD(stages, stages), PatchEmbeddingKD(**variant)]
+    dataset = TensorDataset(torch.randn(6, 3, 64, 64), labels)
+    pair = SegFormer(8, 16, 24, 32), SegFormer(16, 32, 40, 64)
+    result = train_three_steps(*pair, objectives, dataset=dataset, batch_size=2)
     assert result.metrics["kd/csf"] > 0
     assert result.metrics["kd/patch_embedding"] > 0
 
