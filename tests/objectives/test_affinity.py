@@ -1,5 +1,9 @@
 """Claims about `AffinityKD`, on a two-tower model made of a vision transformer and a small text transformer."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import lightning as L
 import pytest
 import timm
@@ -139,6 +143,27 @@ def test_mixes_mimicking_and_contrastive_loss(alpha):
 def test_gathering_changes_nothing_in_one_process():
     student, teacher = TwoTowers(), TwoTowers(embedding=48)
     assert term(student, teacher, AffinityKD(gather=True))[0] == term(student, teacher, AffinityKD())[0]
+
+
+@pytest.mark.slow
+def test_two_processes_compute_the_term_and_the_gradient_of_the_joint_batch(tmp_path):
+    script = Path(__file__).with_name("affinity_run.py")
+    ranks = [(0, 1), (0, 2), (1, 2)]
+    processes = [
+        subprocess.Popen([sys.executable, script, tmp_path, str(rank), str(count)], stderr=subprocess.PIPE, text=True)
+        for rank, count in ranks
+    ]
+    try:
+        for process in processes:
+            _, errors = process.communicate(timeout=300)
+            assert process.returncode == 0, errors
+    finally:
+        for process in processes:
+            process.kill()
+    joint, *shares = (torch.load(tmp_path / f"{rank}-of-{count}.pt", weights_only=True) for rank, count in ranks)
+    assert joint["gradients"]["scale"] != 0
+    for share in shares:
+        assert_close(share, joint, rtol=1e-6, atol=1e-12)
 
 
 def test_refuses_what_does_not_fit():
