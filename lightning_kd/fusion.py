@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
-from lightning_kd.adapters import AdapterNorm, Geometry
+from lightning_kd.adapters import AdapterNorm, Geometry, as_map
 from lightning_kd.errors import ShapeError
+from lightning_kd.losses import hierarchical_context
 
 
 class Level(nn.Module):
@@ -110,6 +111,22 @@ class DeepToShallowFusion(nn.Module):
             fused, output = level(map_, fused, grid)
             outputs.append(output)
         return outputs[::-1]
+
+
+def fused_context(fusion: DeepToShallowFusion, levels: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Sum over the levels of `hierarchical_context` between the student's fused map and the teacher's.
+
+    Args:
+        fusion: Built for these levels.
+        levels: Feature of student and teacher at each level, channels first, ``(N, C, *grid)``, from shallow to deep.
+
+    Returns:
+        The sum, shape ``()``.
+    """
+    students, teachers = zip(*levels, strict=True)
+    fused = fusion([as_map(s) for s in students])
+    targets = [as_map(t) if t.ndim == 2 else t for t in teachers]
+    return torch.stack([hierarchical_context(s.reshape(t.shape), t) for s, t in zip(fused, targets, strict=True)]).sum()
 
 
 class AttentionMerge(nn.Module):

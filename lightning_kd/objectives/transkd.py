@@ -1,13 +1,11 @@
 """TransKD's distillation of feature maps."""
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import override
 
 from lightning_kd._checks import check_positive
-from lightning_kd.adapters import Probe, as_map
-from lightning_kd.fusion import DeepToShallowFusion
-from lightning_kd.losses import hierarchical_context
+from lightning_kd.adapters import Probe
+from lightning_kd.fusion import DeepToShallowFusion, fused_context
 from lightning_kd.objectives._maps import MapObjective
 from lightning_kd.objectives.base import Places
 from lightning_kd.schedules import Weight
@@ -52,7 +50,6 @@ class CSFKD(MapObjective):
         super().__init__(student, teacher, name=name, weight=weight)
         check_positive("middle", middle)
         self.middle = middle
-        self.fusion: nn.Module = nn.Identity()
 
     @override
     def build(self, student: Probe, teacher: Probe) -> None:
@@ -62,7 +59,4 @@ class CSFKD(MapObjective):
 
     @override
     def forward(self, student: Observation, teacher: Observation, step: Step) -> Tensor:
-        students, teachers = zip(*self.maps(student, teacher), strict=True)
-        fused = self.fusion([as_map(s) for s in students])
-        terms = [hierarchical_context(s, as_map(t)) for s, t in zip(fused, teachers, strict=True)]
-        return torch.stack(terms).sum()
+        return fused_context(self.fusion, self.maps(student, teacher))
