@@ -1,5 +1,5 @@
 """Published systems as one function each."""
 
-from lightning_kd.recipes.born_again import LogitEnsemble, born_again
+from lightning_kd.recipes.generations import LogitEnsemble, born_again
 
 __all__ = ["LogitEnsemble", "born_again"]
