@@ -16,6 +16,7 @@ from lightning_kd.objectives.inner_relations import ICKD, PatchSimilarityKD
 from lightning_kd.objectives.logit import LogitKD
 from lightning_kd.objectives.masked import DMAEKD, G2SDKD, FurtherPretrainingKD
 from lightning_kd.objectives.minilm import MiniLMKD
+from lightning_kd.objectives.ofa import OFAKD
 from lightning_kd.objectives.patch_embedding import PatchEmbeddingKD
 from lightning_kd.objectives.recalibration import FRDKD
 from lightning_kd.objectives.relations import CCKD, PKTKD, RKD, SPKD
@@ -41,6 +42,7 @@ __all__ = [
     "HFDKD",
     "ICKD",
     "MGDKD",
+    "OFAKD",
     "PKTKD",
     "RKD",
     "SPKD",
