@@ -6,6 +6,11 @@ from lightning_kd.objectives.base import Matching, Objective, PairedObjective
 from lightning_kd.objectives.channel_wise import CWDKD
 from lightning_kd.objectives.cka import CKAKD
 from lightning_kd.objectives.contrastive import CRDKD
+from lightning_kd.objectives.correlation import DISTKD
+from lightning_kd.objectives.curriculum import CTKD, TAIDKD
+from lightning_kd.objectives.decoupled import DKD, NKD
+from lightning_kd.objectives.deit import DeiTKD
+from lightning_kd.objectives.divergences import JSKD, SkewKLKD, SymmetricKLKD
 from lightning_kd.objectives.exits import LGViTKD, MultiExitKD
 from lightning_kd.objectives.feature import FeatureKD
 from lightning_kd.objectives.generation import MGDKD
@@ -16,6 +21,7 @@ from lightning_kd.objectives.inner_relations import ICKD, PatchSimilarityKD
 from lightning_kd.objectives.logit import LogitKD
 from lightning_kd.objectives.masked import DMAEKD, G2SDKD, FurtherPretrainingKD
 from lightning_kd.objectives.minilm import MiniLMKD
+from lightning_kd.objectives.mutual_information import MIKD
 from lightning_kd.objectives.ofa import OFAKD
 from lightning_kd.objectives.patch_embedding import PatchEmbeddingKD
 from lightning_kd.objectives.recalibration import FRDKD
@@ -23,7 +29,7 @@ from lightning_kd.objectives.relations import CCKD, PKTKD, RKD, SPKD
 from lightning_kd.objectives.reused_classifier import SimKD
 from lightning_kd.objectives.review import ReviewKD
 from lightning_kd.objectives.selective import BSDKD, HFDKD, SelectiveKD
-from lightning_kd.objectives.tinybert import TinyBERTKD
+from lightning_kd.objectives.tinybert import TinyBERTKD, TinyBERTLogitKD
 from lightning_kd.objectives.transkd import CSFKD
 from lightning_kd.objectives.variational import VIDKD
 from lightning_kd.objectives.vitkd import ViTKD
@@ -35,19 +41,27 @@ __all__ = [
     "CKAKD",
     "CRDKD",
     "CSFKD",
+    "CTKD",
     "CWDKD",
+    "DISTKD",
+    "DKD",
     "DMAEKD",
     "FRDKD",
     "G2SDKD",
     "HFDKD",
     "ICKD",
+    "JSKD",
     "MGDKD",
+    "MIKD",
+    "NKD",
     "OFAKD",
     "PKTKD",
     "RKD",
     "SPKD",
+    "TAIDKD",
     "VIDKD",
     "AffinityKD",
+    "DeiTKD",
     "FeatureKD",
     "FitNetKD",
     "FurtherPretrainingKD",
@@ -65,6 +79,9 @@ __all__ = [
     "ReviewKD",
     "SelectiveKD",
     "SimKD",
+    "SkewKLKD",
+    "SymmetricKLKD",
     "TinyBERTKD",
+    "TinyBERTLogitKD",
     "ViTKD",
 ]

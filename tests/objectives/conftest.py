@@ -9,10 +9,13 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_kd import FrozenTeacher, KnowledgeDistillation
+from lightning_kd.adapters import Probe
+from lightning_kd.step import Step
+from lightning_kd.taps import Inputs, Observation
 
 
 class Classifier(L.LightningModule):
@@ -89,9 +92,7 @@ def train_three_steps(tmp_path):
             trainer.fit(module, DataLoader(dataset, batch_size=batch_size))
         assert trainer.global_step == 3
         adapters = {name for name, p in kd._distiller.adapters.named_parameters() if p.requires_grad}
-        learnt = {
-            name.removeprefix("_kd_adapters.") for name in module.gradients if name.startswith("_kd_adapters.")
-        }
+        learnt = {name.removeprefix("_kd_adapters.") for name in module.gradients if name.startswith("_kd_adapters.")}
         silent = {name for name in adapters - learnt if not any(part in name for part in idle)}
         assert not silent, f"adapters without gradient: {sorted(silent)}"
         assert not check_student or any(name.startswith("net.") for name in module.gradients)
@@ -123,3 +124,27 @@ def student_gradient():
         }
 
     return gradient
+
+
+@pytest.fixture
+def over_features():
+    """Build an objective from features instead of networks; return the term as a function of features."""
+
+    def observe(taps, features):
+        return Observation(
+            Inputs((torch.zeros(len(features[0]), 3, 64, 64),)), None, dict(zip(taps, features, strict=True))
+        )
+
+    def probe(taps, features):
+        return Probe(nn.ModuleDict({tap.path: nn.Identity() for tap in taps if tap.path}), observe(taps, features))
+
+    def build(objective, students, teachers):
+        taps = objective.student_taps, objective.teacher_taps
+        objective.build(probe(taps[0], students), probe(taps[1], teachers))
+
+        def term(students, teachers, **step):
+            return objective(observe(taps[0], students), observe(taps[1], teachers), Step(**step))
+
+        return term
+
+    return build
