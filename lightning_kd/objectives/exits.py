@@ -11,7 +11,7 @@ from typing_extensions import override
 from lightning_kd._checks import check_choice, check_positive
 from lightning_kd.errors import SetupError, ShapeError, TapError
 from lightning_kd.layout import Layout, common_grid
-from lightning_kd.losses import channel_distribution_kl, channel_gram_mse, feature_mse, soft_target_kl
+from lightning_kd.losses import channel_distribution_kl, channel_gram_mse, class_mean_kl, feature_mse, soft_target_kl
 from lightning_kd.objectives.base import Objective
 from lightning_kd.schedules import Weight, check_weight
 from lightning_kd.step import Step
@@ -49,7 +49,8 @@ class MultiExitKD(Objective):
 
     Source:
         In the spirit of Zhang et al., "Be Your Own Teacher", arXiv:1905.08094; temperature, mean over the exits and the
-        targets ``"next"`` and ``"ensemble"`` are ours, taken from no code.
+        targets ``"next"`` and ``"ensemble"`` are ours, taken from no code. Nothing was found under the name
+        "EnsembleScale"; ``"ensemble"`` is the distillation from an ensemble of paths that we offer.
 
     Example:
         >>> MultiExitKD(target="ensemble", weight=0.5)
@@ -97,15 +98,16 @@ class LGViTKD(Objective):
     .. math::
         L = a \sum_i \frac{T^2}{K} \mathrm{KL}(p_T \,\|\, q_{i,T}) + b \, L_\mathrm{hete} + c \, L_\mathrm{homo}
 
-    - Prediction: every exit learns the final logits; KL is divided by the number of classes :math:`K`, as the code's
-      mean over all elements does.
+    - Prediction: every exit learns the final logits, by `class_mean_kl`: the code's mean over all elements divides by
+      the number of classes :math:`K`.
     - Heterogeneous: the first and the last exit of each kind learn the final features, by `channel_distribution_kl` on
       the coarser of the two grids.
     - Homogeneous: exits of one kind learn from the last of their kind: local ones by mean squared error, global ones by
       `channel_gram_mse`.
 
-    Sums over the exits throughout. The code runs this as its second stage, with the backbone frozen, a task weight of
-    0.7 and the sum of the exits' cross-entropies as the task loss, see `exit_cross_entropy`. Final logits and features
+    Sums over the exits throughout. The code runs this as its second stage: the backbone frozen (pass
+    ``allow=("frozen",)``), a task weight of 0.7, and the sum of the exits' cross-entropies as the task loss, see
+    `exit_cross_entropy`. Final logits and features
     are cut from the graph. So is the last exit in the homogeneous terms; ``detach_exits=False`` lets these move both
     exits of a pair, as the code does. Cut is the default, because an exit should not be drawn towards a shallower one.
 
@@ -176,8 +178,7 @@ class LGViTKD(Objective):
 
     def _prediction(self, logits: Sequence[Tensor]) -> Tensor:
         *exits, final = logits
-        terms = [soft_target_kl(z, final, temperature=self.temperature) for z in exits]
-        return torch.stack(terms).sum() / final.shape[-1]
+        return torch.stack([class_mean_kl(z, final, temperature=self.temperature) for z in exits]).sum()
 
     def _heterogeneous(self, student: Observation) -> Tensor:
         if self._final is None:
@@ -209,7 +210,18 @@ class LGViTKD(Objective):
 
 
 def exit_logits(student: Observation) -> Sequence[Tensor]:
-    """The logits of each exit, then the network's own; `TapError` if the output is no sequence of two or more."""
+    """The logits of each exit, then the network's own, classes last.
+
+    Args:
+        student: One call of the student.
+
+    Returns:
+        At least two tensors of one shape.
+
+    Raises:
+        ShapeError: If they differ in shape.
+        TapError: If the output is no sequence of two tensors or more.
+    """
     output = student.output
     if not isinstance(output, Sequence) or len(output) < 2 or not all(isinstance(z, Tensor) for z in output):
         raise TapError(
@@ -218,7 +230,7 @@ def exit_logits(student: Observation) -> Sequence[Tensor]:
         )
     if any(z.shape != output[-1].shape for z in output):
         raise ShapeError(f"the exits' logits must have one shape, got {[tuple(z.shape) for z in output]}.")
-    return output
+    return [z.movedim(1, -1) if z.ndim == 4 else z for z in output]
 
 
 def _map_mse(student: Tensor, teacher: Tensor) -> Tensor:

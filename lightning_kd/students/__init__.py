@@ -1,7 +1,18 @@
 """Students that are more than a plain network: what they need for training, and what stays at inference."""
 
 from lightning_kd.students.distillation_token import with_distillation_token
-from lightning_kd.students.exits import EarlyExits, Exit
+from lightning_kd.students.exits import EarlyExits, Exit, lgvit_exits
 from lightning_kd.students.masked import MaskedAutoencoder, Reconstruction, patchify
+from lightning_kd.students.simkd import ReusedClassifier, with_teacher_classifier
 
-__all__ = ["EarlyExits", "Exit", "MaskedAutoencoder", "Reconstruction", "patchify", "with_distillation_token"]
+__all__ = [
+    "EarlyExits",
+    "Exit",
+    "MaskedAutoencoder",
+    "Reconstruction",
+    "ReusedClassifier",
+    "lgvit_exits",
+    "patchify",
+    "with_distillation_token",
+    "with_teacher_classifier",
+]

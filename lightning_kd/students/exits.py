@@ -52,6 +52,30 @@ class Exit:
             raise ValueError(f"`reduction` must be at least 1, and 1 for local exits, got {self.reduction}.")
 
 
+def lgvit_exits(places: Sequence[str | Tap]) -> list[Exit]:
+    """LGViT's arrangement: the first half of the exits is local, the second global.
+
+    Published are eight exits, and reductions of 2 and 3 at the first and the last global one; those between take 2 in
+    the first half and 3 in the second, which is ours, and so is the choice of places.
+
+    Args:
+        places: From shallow to deep, at least one.
+
+    Returns:
+        One exit per place.
+
+    Example:
+        >>> [(exit_.kind, exit_.reduction) for exit_ in lgvit_exits([f"blocks.{i}" for i in range(3, 9)])]
+        [('local', 1), ('local', 1), ('local', 1), ('global', 2), ('global', 2), ('global', 3)]
+    """
+    local = len(places) // 2
+    coarse = len(places) - (len(places) - local) // 2
+    return [
+        Exit(place) if index < local else Exit(place, "global", 2 if index < coarse else 3)
+        for index, place in enumerate(places)
+    ]
+
+
 class EarlyExits(nn.Module):
     """A network with classifiers on the way.
 

@@ -74,6 +74,14 @@ def test_is_zero_when_all_agree(target):
     assert MultiExitKD(target=target)(saying(ZS, ZS, ZS), NOTHING, Step()).item() == pytest.approx(0.0, abs=1e-12)
 
 
+@pytest.mark.parametrize("target", ["final", "next", "ensemble"])
+def test_classes_of_dense_predictions_are_on_axis_one(target):
+    exit_, final = torch.randn(2, 2, 5, 3, 4, dtype=torch.float64)
+    rows = [z.movedim(1, -1).flatten(0, 2) for z in (exit_, final)]
+    objective = MultiExitKD(target=target)
+    assert_close(objective(saying(exit_, final), NOTHING, Step()), objective(saying(*rows), NOTHING, Step()))
+
+
 @pytest.mark.parametrize("output", [ZS, (ZS,), {"logits": ZS}, (ZS, "text")])
 def test_refuses_an_output_that_is_no_exits(output):
     with pytest.raises(TapError, match="a sequence of at least two tensors, got"):
@@ -165,6 +173,18 @@ def test_the_end_of_the_network_gets_no_gradient():
     assert student.backbone.norm.weight.grad is None
     assert student.backbone.blocks[5].attn.qkv.weight.grad is None
     assert student.backbone.blocks[4].attn.qkv.weight.grad.count_nonzero() > 0
+
+
+def test_a_frozen_backbone_leaves_the_exits_to_learn():
+    student = exits_of()
+    student.backbone.requires_grad_(False)
+    distiller = Distiller(student, None, [LGViTKD()], allow=("frozen",))
+    distiller.attach()
+    with distiller.watch() as calls:
+        student(IMAGES)
+    distiller.losses(torch.zeros(()), calls).total.backward()
+    learnt = {name for name, p in student.named_parameters() if p.grad is not None and p.grad.any()}
+    assert learnt == {name for name, _ in student.exits.named_parameters(prefix="exits")}
 
 
 def test_one_exit_has_nobody_of_its_kind_to_learn_from():

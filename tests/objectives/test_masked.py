@@ -16,7 +16,7 @@ from lightning_kd.errors import SetupError, ShapeError
 from lightning_kd.losses import direction_l1, masked_reconstruction
 from lightning_kd.objectives import DMAEKD, G2SDKD, FurtherPretrainingKD
 from lightning_kd.step import Step
-from lightning_kd.students import MaskedAutoencoder
+from lightning_kd.students import MaskedAutoencoder, with_distillation_token
 from lightning_kd.taps import Inputs, Observation, Tap
 
 IMAGES = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -158,6 +158,16 @@ def test_g2sd_compares_every_patch_and_no_prefix(student, teacher):
     distiller.losses(torch.zeros(()), calls)
     assert shapes == [((4, 16, 32), (4, 16, 32))]
     assert (objective.student_taps[0].path, objective.teacher_taps[0].path) == ("decoder", "decoder.blocks.3")
+
+
+def test_g2sd_prepares_a_student_that_has_a_distillation_token(teacher):
+    encoder = with_distillation_token(timm.create_model("test_vit", img_size=64, num_classes=10))
+    student = MaskedAutoencoder(encoder, decoder_width=32, decoder_depth=1, decoder_heads=4)
+    term, call = terms_of(student, teacher, G2SDKD(), IMAGES, NOISE)
+    term.backward()
+    assert call.features[Tap("decoder")].shape == (4, 2 + 16, 32)
+    assert encoder.dist_token.grad.count_nonzero() > 0
+    assert [z.shape for z in encoder(IMAGES)] == [(4, 10), (4, 10)]
 
 
 def test_g2sd_refuses_a_shallow_decoder_of_the_teacher(student):

@@ -9,7 +9,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from lightning_kd.errors import SetupError, TapError
-from lightning_kd.students import EarlyExits, Exit
+from lightning_kd.students import EarlyExits, Exit, lgvit_exits
 from lightning_kd.students._find import find_part
 from lightning_kd.taps import Tap
 
@@ -188,3 +188,11 @@ def test_a_part_is_found_wherever_it_is(student):
         find_part(nn.ReLU(), EarlyExits, "student")
     with pytest.raises(SetupError, match="found 2"):
         find_part(nn.ModuleList([student, copy.deepcopy(student)]), EarlyExits, "student")
+
+
+def test_lgvit_arranges_four_local_and_four_global_exits():
+    exits = lgvit_exits([f"blocks.{index}" for index in range(8)])
+    assert [exit_.kind for exit_ in exits] == ["local"] * 4 + ["global"] * 4
+    assert [exit_.reduction for exit_ in exits] == [1, 1, 1, 1, 2, 2, 3, 3]
+    assert [exit_.reduction for exit_ in lgvit_exits(["a", "b", "c"])] == [1, 2, 3]
+    assert lgvit_exits(["a"]) == [Exit("a", "global", 2)]
