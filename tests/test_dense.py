@@ -2,26 +2,33 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from lightning_kd.dense import labelled
+from lightning_kd.dense import labelled, labels_on
 from lightning_kd.errors import ShapeError
 
 
-def test_labels_are_read_at_the_nearest_pixel():
-    labels = torch.zeros(1, 4, 6, dtype=torch.long)
-    labels[0, 2, 3] = 255  # The pixel that stands for the last cell of a 2x2 grid: rows 0 and 2, columns 0 and 3.
-    labels[0, 1, 1] = 255  # Stands for no cell.
-    assert labelled(labels, (2, 2), 255).tolist() == [[[True, True], [True, False]]]
+@pytest.mark.parametrize("grid", [(3, 5), (6, 10), (1, 1), (5, 4), (12, 20)])
+def test_labels_are_read_as_nearest_interpolation_reads_them(grid):
+    labels = torch.randint(256, (2, 6, 10))
+    expected = F.interpolate(labels[:, None].double(), size=grid, mode="nearest")[:, 0].long()
+    assert torch.equal(labels_on(labels, grid), expected)
+    assert torch.equal(labelled(labels, grid, 7), expected != 7)
 
 
-@pytest.mark.parametrize("grid", [(4, 4), (8, 8)])
-def test_the_same_or_a_finer_grid_repeats_the_labels(grid):
-    labels = torch.randint(-1, 3, (2, 4, 4))
-    expected = (labels != -1).repeat_interleave(grid[0] // 4, 1).repeat_interleave(grid[1] // 4, 2)
-    assert torch.equal(labelled(labels, grid, -1), expected)
+def test_labels_keep_their_type_and_those_of_classification_are_left_alone():
+    assert labels_on(torch.zeros(1, 4, 4, dtype=torch.uint8), (2, 2)).dtype == torch.uint8
+    labels = torch.tensor([3, 1])
+    assert torch.equal(labels_on(labels, ()), labels)
 
 
-@pytest.mark.parametrize("labels", [torch.zeros(2, dtype=torch.long), torch.zeros(2, 4, 4)])
-def test_refuses_labels_that_are_not_classes_of_pixels(labels):
-    with pytest.raises(ShapeError, match=r"`labels` must be class indices of shape \(N, H, W\) to leave out pixels"):
-        labelled(labels, (2, 2), 255)
+def test_mixed_labels_are_read_pixel_by_pixel():
+    mixed = torch.rand(2, 3, 4, 4)
+    assert torch.equal(labels_on(mixed, (2, 2)), mixed[:, :, ::2, ::2])
+
+
+def test_labels_without_pixels_are_refused():
+    with pytest.raises(ShapeError, match=r"got shape \(4,\) for predictions on the grid \(2, 2\)"):
+        labels_on(torch.zeros(4), (2, 2))
+    with pytest.raises(ShapeError, match=r"class indices of shape \(N, H, W\).* got torch\.int64 of shape \(4,\)"):
+        labelled(torch.zeros(4, dtype=torch.long), (2, 2), 255)
