@@ -28,6 +28,7 @@ from lightning_kd.objectives.recalibration import FRDKD
 from lightning_kd.objectives.relations import CCKD, PKTKD, RKD, SPKD
 from lightning_kd.objectives.reused_classifier import SimKD
 from lightning_kd.objectives.review import ReviewKD
+from lightning_kd.objectives.scale import ScaleKD
 from lightning_kd.objectives.selective import BSDKD, HFDKD, SelectiveKD
 from lightning_kd.objectives.tinybert import TinyBERTKD, TinyBERTLogitKD
 from lightning_kd.objectives.transkd import CSFKD
@@ -77,6 +78,7 @@ __all__ = [
     "PatchEmbeddingKD",
     "PatchSimilarityKD",
     "ReviewKD",
+    "ScaleKD",
     "SelectiveKD",
     "SimKD",
     "SkewKLKD",
