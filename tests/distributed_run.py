@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lightning_kd.adapters import Probe
 from lightning_kd.distributed import gather_rows
-from lightning_kd.objectives import CCKD, CKAKD, CRDKD, PKTKD, RKD, SPKD
+from lightning_kd.objectives import CCKD, CKAKD, CRDKD, DISTKD, MIKD, PKTKD, RKD, SPKD
 from lightning_kd.step import Step
 from lightning_kd.taps import Inputs, Observation, Tap
 
@@ -25,6 +25,9 @@ OBJECTIVES = {
     "cka": lambda: CKAKD(TAP, TAP, gather=True),
     "cka_rbf": lambda: CKAKD(TAP, TAP, kernel="rbf", unbiased=False, gather=True),
     "cka_positions": lambda: CKAKD(TAP, TAP, rows="positions", gather=True),
+    "dist": lambda: DISTKD(gather=True),
+    "dist_masked": lambda: DISTKD(gather=True, ignore_index=1),
+    "mi": lambda: MIKD(TAP, TAP, width=5, gather=True),
     "crd": lambda: CRDKD(TAP, TAP, samples=9, negatives=8),
 }
 
@@ -42,8 +45,11 @@ class Distilled(nn.Module):
         )
 
     def forward(self, images, teacher, indices):
-        student = Observation(Inputs((images,)), None, {TAP: self.student(images)})
-        return self.objective(student, Observation(Inputs(), None, {TAP: teacher}), Step(batch={"index": indices}))
+        features = self.student(images)
+        student = Observation(Inputs((images,)), features, {TAP: features})
+        labels = torch.stack([indices % 3, indices % 2], dim=1)[:, None, :]
+        step = Step(batch={"index": indices, "labels": labels})
+        return self.objective(student, Observation(Inputs(), teacher[:, :4], {TAP: teacher}), step)
 
 
 def distil(objective, share):

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from lightning_kd.distributed import gather_rows, joint_batch
 
 SCRIPT = Path(__file__).with_name("distributed_run.py")
-RELATIONS = ["sp", "rkd", "pkt", "cc_code", "cc_paper", "cka", "cka_rbf", "cka_positions"]
+RELATIONS = ["sp", "rkd", "pkt", "cc_code", "cc_paper", "cka", "cka_rbf", "cka_positions", "dist", "dist_masked", "mi"]
 JOINT = {"rtol": 1e-6, "atol": 1e-12}
 
 

@@ -4,15 +4,14 @@ from torch import Tensor
 from typing_extensions import override
 
 from lightning_kd._checks import check_positive
-from lightning_kd.errors import ShapeError
-from lightning_kd.losses import soft_target_kl
-from lightning_kd.objectives.base import Objective
+from lightning_kd.losses import soft_target_kl, standardize_logits
+from lightning_kd.objectives._logits import LogitObjective, Output
 from lightning_kd.schedules import Weight
 from lightning_kd.step import Step
-from lightning_kd.taps import Observation, pick_tensor
+from lightning_kd.taps import Observation
 
 
-class LogitKD(Objective):
+class LogitKD(LogitObjective):
     """Temperature-scaled KL divergence between the outputs of teacher and student.
 
     Outputs may be tensors, tuples (the first tensor is taken) or mappings (``"logits"`` is taken). Classes are on the
@@ -20,55 +19,57 @@ class LogitKD(Objective):
 
     Args:
         temperature: Softmax temperature above 0, dimensionless. 4 is usual for small label sets, 1 for ImageNet.
+        standardize: Whether both logits are standardised over the classes before, so that the student need not match
+            how large the teacher's scores are; published with temperature 2, weight 9 and task weight 0.1.
         weight: Factor of the term.
         student_output: Index or key of the logits in the student's output; ``None`` takes the usual one.
         teacher_output: Likewise for the teacher.
+        ignore_index: Class index in the batch's labels that marks a position without a class, such as 255 in masks;
+            ``None`` counts all positions and needs no labels.
         name: Name of the term.
 
     Raises:
         ValueError: If ``temperature`` is not a finite number above 0.
 
     Source:
-        Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", arXiv:1503.02531.
+        Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", arXiv:1503.02531; standardised: Sun et
+        al., "Logit Standardization in Knowledge Distillation", arXiv:2403.01427.
 
     Example:
         >>> LogitKD(temperature=4.0, weight=0.9)
         LogitKD(temperature=4.0, weight=0.9)
     """
 
-    needs_examples = False
-
     def __init__(
         self,
         *,
         temperature: float = 4.0,
+        standardize: bool = False,
         weight: Weight = 1.0,
-        student_output: int | str | None = None,
-        teacher_output: int | str | None = None,
+        student_output: Output = None,
+        teacher_output: Output = None,
+        ignore_index: int | None = None,
         name: str = "logit",
     ) -> None:
-        super().__init__(name=name, weight=weight)
+        super().__init__(
+            student_output=student_output,
+            teacher_output=teacher_output,
+            ignore_index=ignore_index,
+            name=name,
+            weight=weight,
+        )
         check_positive("temperature", temperature)
         self.temperature = temperature
-        self.student_output = student_output
-        self.teacher_output = teacher_output
+        self.standardize = standardize
 
     @override
     def forward(self, student: Observation, teacher: Observation, step: Step) -> Tensor:
-        student_logits = _classes_last(pick_tensor(student.output, self.student_output, "the student's output"))
-        teacher_logits = _classes_last(pick_tensor(teacher.output, self.teacher_output, "the teacher's output"))
-        if student_logits.shape[-1] != teacher_logits.shape[-1]:
-            raise ShapeError(
-                f"`teacher` tells {teacher_logits.shape[-1]} classes apart and the student {student_logits.shape[-1]}: "
-                "logits can only be distilled on one label set. Use a teacher trained on the student's labels, or "
-                "distil features (FeatureKD, CKAKD)."
-            )
-        return soft_target_kl(student_logits, teacher_logits, temperature=self.temperature)
+        student_logits, teacher_logits, mask = self.scores(student, teacher, step)
+        if self.standardize:
+            student_logits, teacher_logits = standardize_logits(student_logits), standardize_logits(teacher_logits)
+        return soft_target_kl(student_logits, teacher_logits, temperature=self.temperature, mask=mask)
 
     @override
     def extra_repr(self) -> str:
-        return f"temperature={self.temperature}, weight={self.weight}"
-
-
-def _classes_last(logits: Tensor) -> Tensor:
-    return logits.movedim(1, -1) if logits.ndim == 4 else logits
+        standardize = ", standardize=True" if self.standardize else ""
+        return f"temperature={self.temperature}{standardize}, weight={self.weight}"
