@@ -1,13 +1,11 @@
 """Distillation of every level of the teacher from all deeper levels of the student."""
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import override
 
 from lightning_kd._checks import check_positive
-from lightning_kd.adapters import Probe, as_map
-from lightning_kd.fusion import AttentionMerge, DeepToShallowFusion
-from lightning_kd.losses import hierarchical_context
+from lightning_kd.adapters import Probe
+from lightning_kd.fusion import AttentionMerge, DeepToShallowFusion, fused_context
 from lightning_kd.objectives._maps import MapObjective
 from lightning_kd.objectives.base import Places
 from lightning_kd.schedules import Ramp, Weight
@@ -64,7 +62,6 @@ class ReviewKD(MapObjective):
         if middle is not None:
             check_positive("middle", middle)
         self.middle = middle
-        self.fusion: nn.Module = nn.Identity()
 
     @override
     def build(self, student: Probe, teacher: Probe) -> None:
@@ -75,8 +72,4 @@ class ReviewKD(MapObjective):
 
     @override
     def forward(self, student: Observation, teacher: Observation, step: Step) -> Tensor:
-        students, teachers = zip(*self.maps(student, teacher), strict=True)
-        fused = self.fusion([as_map(s) for s in students])
-        targets = [as_map(t) if t.ndim == 2 else t for t in teachers]
-        terms = [hierarchical_context(s.reshape(t.shape), t) for s, t in zip(fused, targets, strict=True)]
-        return torch.stack(terms).sum()
+        return fused_context(self.fusion, self.maps(student, teacher))
