@@ -1,9 +1,13 @@
 """Random masks over features, and the small network that generates what they hide."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
 from lightning_kd._checks import check_choice
+
+Parts = Literal["channels", "positions"]
 
 
 def check_ratio(name: str, value: object) -> None:
@@ -12,7 +16,7 @@ def check_ratio(name: str, value: object) -> None:
         raise ValueError(f"`{name}` must be at least 0 and below 1, got {value!r}.")
 
 
-def hidden_parts(feature: Tensor, *, parts: str, ratio: float, generator: torch.Generator | None = None) -> Tensor:
+def hidden_parts(feature: Tensor, *, parts: Parts, ratio: float, generator: torch.Generator | None = None) -> Tensor:
     """Draw what is hidden of a feature: each channel, or each position, independently.
 
     Args:

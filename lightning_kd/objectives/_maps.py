@@ -4,7 +4,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from lightning_kd.adapters import Geometry, Probe
-from lightning_kd.errors import LayoutError
+from lightning_kd.errors import LayoutError, SetupError
 from lightning_kd.objectives.base import PairedObjective, Places
 from lightning_kd.schedules import Weight
 from lightning_kd.taps import Observation
@@ -21,7 +21,9 @@ class MapObjective(PairedObjective):
 
     @override
     def build(self, student: Probe, teacher: Probe) -> None:
-        pairs = zip(self.student_taps, self.teacher_taps, strict=True)
+        pairs = list(zip(self.student_taps, self.teacher_taps, strict=True))
+        if not pairs:
+            raise SetupError(f"`{self.name}` needs at least one pair of places, got none.")
         self.geometries = [(student.geometry(s), teacher.geometry(t)) for s, t in pairs]
         for s, t in self.geometries:
             if {len(s.grid), len(t.grid)} == {1, 2}:

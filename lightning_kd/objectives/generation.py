@@ -1,7 +1,5 @@
 """Distillation by generation: the student's feature, partly hidden, must suffice to generate the teacher's."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
@@ -9,7 +7,7 @@ from typing_extensions import override
 from lightning_kd._checks import check_choice
 from lightning_kd.adapters import Align, Probe, as_map
 from lightning_kd.losses import generation_error
-from lightning_kd.masking import check_ratio, conv_generator, hidden_parts
+from lightning_kd.masking import Parts, check_ratio, conv_generator, hidden_parts
 from lightning_kd.objectives._maps import MapObjective
 from lightning_kd.objectives.base import Places
 from lightning_kd.schedules import Weight
@@ -57,7 +55,7 @@ class MGDKD(MapObjective):
         student: Places,
         teacher: Places,
         *,
-        hides: Literal["channels", "positions"] = "channels",
+        hides: Parts = "channels",
         ratio: float = 0.15,
         weight: Weight = 7e-5,
         name: str = "mgd",
@@ -65,7 +63,7 @@ class MGDKD(MapObjective):
         super().__init__(student, teacher, name=name, weight=weight)
         check_choice("hides", hides, ("channels", "positions"))
         check_ratio("ratio", ratio)
-        self.hides = hides
+        self.hides: Parts = hides
         self.ratio = ratio
         self.adapters = nn.ModuleList()
         self.generators = nn.ModuleList()

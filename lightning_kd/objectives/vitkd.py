@@ -5,7 +5,6 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from lightning_kd.adapters import Align, Probe, as_map
-from lightning_kd.errors import SetupError
 from lightning_kd.losses import generation_error
 from lightning_kd.masking import check_ratio, conv_generator, hidden_tokens
 from lightning_kd.objectives._maps import MapObjective
@@ -75,8 +74,6 @@ class ViTKD(MapObjective):
     @override
     def build(self, student: Probe, teacher: Probe) -> None:
         super().build(student, teacher)
-        if not self.geometries:
-            raise SetupError("`vitkd` needs at least one pair of places, got none.")
         self.adapters = nn.ModuleList(Align(s, t) for s, t in self.geometries)
         width = self.geometries[-1][1].width
         self.generator = conv_generator(width)

@@ -75,6 +75,12 @@ def test_places_must_pair_up(make):
 
 
 @pytest.mark.parametrize("make", [FitNetKD, ATKD, VIDKD, ReviewKD, MGDKD, CWDKD, ViTKD])
+def test_without_places_there_is_nothing_to_build(make, net):
+    with pytest.raises(SetupError, match="needs at least one pair of places, got none"):
+        Distiller(net("test_resnet"), net("test_vit"), [make([], [])]).build([torch.randn(2, 3, 64, 64)])
+
+
+@pytest.mark.parametrize("make", [FitNetKD, ATKD, VIDKD, ReviewKD, MGDKD, CWDKD, ViTKD])
 def test_a_map_and_frames_do_not_pair(make, net):
     objective = make("layer2", Tap("blocks.1", axes="NTD"))
     with pytest.raises(LayoutError, match=r"no common grid: student \(8, 8\), teacher \(17,\)"):
