@@ -6,12 +6,14 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from lightning_kd._checks import check_positive
 from lightning_kd.adapters import Geometry, Probe
 from lightning_kd.attention import block_of
 from lightning_kd.errors import SetupError, ShapeError
-from lightning_kd.losses import attention_score_mse, feature_mse
+from lightning_kd.losses import attention_score_mse, feature_mse, soft_cross_entropy
 from lightning_kd.losses.attention import token_relations
 from lightning_kd.objectives._attention import AttentionObjective
+from lightning_kd.objectives._logits import LogitObjective, Output
 from lightning_kd.objectives.base import Places
 from lightning_kd.schedules import Weight
 from lightning_kd.step import Step
@@ -35,7 +37,7 @@ class TinyBERTKD(AttentionObjective):
     Hidden states are compared token by token where both networks have the same tokens, else on the common grid of
     their patches. Scores need equally many patches; class and register tokens take part if both networks have equally
     many. Scores cost memory quadratic in the tokens for each head, which is the method itself; ``max_tokens`` compares
-    evenly spaced tokens instead. Position biases that a block adds to its scores are not part of them.
+    evenly spaced tokens instead. Position biases and rotary embeddings of a block are not part of its scores.
 
     Args:
         student: Attention modules of the student; ``None`` takes those of all blocks.
@@ -124,6 +126,68 @@ class TinyBERTKD(AttentionObjective):
             s, t = common_tokens(*features, s_geometry.layout, t_geometry.layout)
             terms.append(feature_mse(self.projection(s), t))
         return terms
+
+
+class TinyBERTLogitKD(LogitObjective):
+    r"""Cross-entropy with the teacher's predictions, averaged over samples and classes: TinyBERT's step 2.
+
+    .. math::
+        L = -\frac{1}{N K} \sum_{n, k} p_{nk} \log q_{nk}, \qquad
+        p = \mathrm{softmax}(z_t / T), \quad q = \mathrm{softmax}(z_s / T)
+
+    The mean over :math:`K` classes is what the published code does: the gradient is a :math:`K`-th of that of `LogitKD`
+    at temperature 1. Outputs are read as by `LogitKD`.
+
+    Args:
+        temperature: Softmax temperature above 0, dimensionless; there is no factor :math:`T^2`.
+        weight: Factor of the term.
+        student_output: Index or key of the logits in the student's output; ``None`` takes the usual one.
+        teacher_output: Likewise for the teacher.
+        ignore_index: Class index that marks a position without a class; ``None`` counts all and needs no labels.
+        name: Name of the term.
+
+    Raises:
+        ValueError: If ``temperature`` is not a finite number above 0.
+
+    Source:
+        Jiao et al., "TinyBERT: Distilling BERT for Natural Language Understanding", arXiv:1909.10351.
+
+    Example:
+        >>> TinyBERTLogitKD()
+        TinyBERTLogitKD(temperature=1.0, weight=1.0)
+    """
+
+    def __init__(
+        self,
+        *,
+        temperature: float = 1.0,
+        weight: Weight = 1.0,
+        student_output: Output = None,
+        teacher_output: Output = None,
+        ignore_index: int | None = None,
+        name: str = "tinybert_logit",
+    ) -> None:
+        super().__init__(
+            student_output=student_output,
+            teacher_output=teacher_output,
+            ignore_index=ignore_index,
+            name=name,
+            weight=weight,
+        )
+        check_positive("temperature", temperature)
+        self.temperature = temperature
+
+    @override
+    def forward(self, student: Observation, teacher: Observation, step: Step) -> Tensor:
+        scores = self.scores(student, teacher, step)
+        classes = scores.student.shape[-1]
+        return (
+            soft_cross_entropy(scores.student, scores.teacher, temperature=self.temperature, mask=scores.mask) / classes
+        )
+
+    @override
+    def extra_repr(self) -> str:
+        return f"temperature={self.temperature}, weight={self.weight}"
 
 
 def _block_output(attention: Tap) -> Tap:

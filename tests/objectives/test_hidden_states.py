@@ -7,6 +7,7 @@ from torch.testing import assert_close
 
 from lightning_kd import Distiller
 from lightning_kd.errors import ShapeError
+from lightning_kd.losses import soft_target_kl
 from lightning_kd.objectives import HiddenCosineKD
 
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -42,6 +43,14 @@ def test_several_pairs_give_their_mean(net):
     each = [term(student, teacher, HiddenCosineKD(place, place)) for place in ("blocks.1", "norm")]
     both = term(student, teacher, HiddenCosineKD(["blocks.1", "norm"], ["blocks.1", "norm"]))
     assert_close(both, torch.stack(each).mean())
+
+
+def test_the_prediction_term_beside_it_is_the_masked_divergence_over_attended_tokens():
+    student, teacher = torch.randn(2, 3, 5, 7, dtype=torch.float64).unbind()
+    attended = torch.tensor([[True] * 5, [True, True, False, False, False], [True, False, True, False, True]])
+    q, p = ((x[attended] / 2).softmax(-1) for x in (student, teacher))
+    expected = 4 * (p * (p / q).log()).sum() / attended.sum()
+    assert_close(soft_target_kl(student, teacher, temperature=2.0, mask=attended), expected)
 
 
 def test_projects_only_if_asked():

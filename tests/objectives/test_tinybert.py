@@ -9,8 +9,9 @@ from torch.testing import assert_close
 
 from lightning_kd import Distiller
 from lightning_kd.errors import SetupError, ShapeError
-from lightning_kd.objectives import TinyBERTKD
-from lightning_kd.taps import Tap
+from lightning_kd.objectives import TinyBERTKD, TinyBERTLogitKD
+from lightning_kd.step import Step
+from lightning_kd.taps import Inputs, Observation, Tap
 
 VIT = {"img_size": 64, "num_classes": 10}
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -139,3 +140,31 @@ def test_refuses_at_setup_what_cannot_be_compared():
     )
     with pytest.raises(ShapeError, match=r"must be of one width, got \[24, 48\]"):
         built(swin, copy.deepcopy(swin))
+
+
+@pytest.mark.parametrize(("student", "teacher"), [("test_vit", "test_resnet"), ("test_convnext", "test_vit")])
+def test_predictions_train_pairs_of_families(train_three_steps, net, student, teacher):
+    result = train_three_steps(net(student), net(teacher), [TinyBERTLogitKD()])
+    assert result.metrics["kd/tinybert_logit"] > 0
+
+
+def test_predictions_equal_the_published_value():
+    student = torch.tensor([[2.0, 0.5, -1.0], [0.0, 1.0, 0.3]], dtype=torch.float64)
+    teacher = torch.tensor([[3.0, 0.0, -1.0], [0.5, 2.0, -0.5]], dtype=torch.float64)
+    calls = [Observation(Inputs(), logits) for logits in (student, teacher)]
+    assert TinyBERTLogitKD()(*calls, Step()).item() == pytest.approx(0.2001039181, rel=1e-9)
+
+
+def test_predictions_leave_out_ignored_pixels():
+    student, teacher = torch.randn(2, 1, 3, 4, 4).unbind()
+    labels = torch.zeros(1, 4, 4, dtype=torch.long)
+    labels[0, 2:] = 255
+    objective = TinyBERTLogitKD(ignore_index=255)
+    halves = [Observation(Inputs(), logits[:, :, :2]) for logits in (student, teacher)]
+    calls = [Observation(Inputs(), logits) for logits in (student, teacher)]
+    assert_close(objective(*calls, Step(batch=(None, labels))), TinyBERTLogitKD()(*halves, Step()))
+
+
+def test_predictions_refuse_a_temperature_of_zero():
+    with pytest.raises(ValueError, match=r"`temperature` must be a finite number above 0, got 0\.0"):
+        TinyBERTLogitKD(temperature=0.0)
