@@ -1,14 +1,24 @@
-"""What holds for every test: one thread, fixed seeds and reproducible property tests."""
+"""What holds for every test, and three real steps of distillation with what must have happened in them."""
 
+import copy
 import os
+import warnings
+from types import SimpleNamespace
 
 # Threads that wait for each other make small networks many times slower on a busy machine. Set before torch is loaded,
 # and inherited by the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import lightning as L
 import pytest
+import timm
 import torch
+import torch.nn.functional as F
 from hypothesis import HealthCheck, settings
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_kd import FrozenTeacher, KnowledgeDistillation
 
 # No deadline: the first call of an operator pays for its set-up, and machines are shared.
 settings.register_profile(
@@ -21,3 +31,108 @@ settings.load_profile("ci")
 def _seed():
     """Make random tensors the same in every run, whatever ran before."""
     torch.manual_seed(0)
+
+
+class Classifier(L.LightningModule):
+    """What a user has. A student that returns several outputs in training is trained on the first."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+        self.gradients = set()
+
+    def training_step(self, batch, batch_idx):
+        output = self.net(batch[0])
+        first = output if isinstance(output, Tensor) else next(iter(output))
+        return F.cross_entropy(first, batch[1])
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.net.parameters(), lr=0.01)
+
+    def on_after_backward(self):
+        for name, parameter in self.named_parameters():
+            if parameter.grad is not None and bool(parameter.grad.ne(0).any()):
+                self.gradients.add(name)
+
+
+@pytest.fixture
+def net():
+    """Small timm networks by name, with random weights."""
+
+    def make(name, *, pixels=64, classes=10, **settings):
+        size = {"img_size": pixels} if any(part in name for part in ("vit", "swin", "deit", "mixer", "resmlp")) else {}
+        return timm.create_model(name, num_classes=classes, **size, **settings)
+
+    return make
+
+
+@pytest.fixture
+def fit_three_steps(tmp_path):
+    """Fit a network under these callbacks; return the module and what was logged."""
+
+    def fit(student, callbacks, *, pixels=64, classes=10, batch_size=4, dataset=None, module=Classifier):
+        if dataset is None:
+            images, labels = torch.randn(3 * batch_size, 3, pixels, pixels), torch.arange(3 * batch_size) % classes
+            dataset = TensorDataset(images, labels)
+        trainer = L.Trainer(
+            max_steps=3,
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=tmp_path,
+            callbacks=callbacks,
+        )
+        fitted = module(student)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="No positive class|GPU available but not used")
+            trainer.fit(fitted, DataLoader(dataset, batch_size=batch_size))
+        assert trainer.global_step == 3
+        return fitted, {key: float(value) for key, value in trainer.callback_metrics.items()}
+
+    return fit
+
+
+@pytest.fixture
+def distil_three_steps(fit_three_steps):
+    """Distil for three steps, and hold what must be true of every method."""
+
+    def distil(student, callbacks, *, idle=(), check_student=True, **data):
+        """``idle`` are parts of names of adapter parameters that need not learn in three steps."""
+        wrapped = [kd.teacher for kd in callbacks if kd.teacher is not None]
+        teachers = [teacher.module if isinstance(teacher, FrozenTeacher) else teacher for teacher in wrapped]
+        before = [copy.deepcopy(teacher.state_dict()) for teacher in teachers]
+        keys = list(student.state_dict())
+        module, metrics = fit_three_steps(student, callbacks, **data)
+        for kd in callbacks:
+            prefix = f"_{kd.name}_adapters."
+            adapters = {name for name, p in kd._distiller.adapters.named_parameters() if p.requires_grad}
+            learnt = {name.removeprefix(prefix) for name in module.gradients if name.startswith(prefix)}
+            silent = {name for name in adapters - learnt if not any(part in name for part in idle)}
+            assert not silent, f"adapters without gradient: {sorted(silent)}"
+        assert not check_student or any(name.startswith("net.") for name in module.gradients)
+        assert list(student.state_dict()) == keys
+        assert all(bool(p.isfinite().all()) for p in student.parameters())
+        for teacher, state in zip(teachers, before, strict=True):
+            after = teacher.state_dict()
+            assert all(torch.equal(after[key], value) for key, value in state.items())
+            assert all(p.grad is None for p in teacher.parameters())
+        return module, metrics
+
+    return distil
+
+
+@pytest.fixture
+def train_three_steps(distil_three_steps):
+    """Distil by these objectives alone, without the task loss, so that every gradient is theirs."""
+    own = ("pixels", "classes", "batch_size", "dataset", "idle", "check_student")
+
+    def train(student, teacher, objectives, **options):
+        data = {key: options.pop(key) for key in own if key in options}
+        options.setdefault("task_weight", 0.0)
+        kd = KnowledgeDistillation(teacher, student="net", objectives=objectives, **options)
+        module, metrics = distil_three_steps(student, [kd], **data)
+        return SimpleNamespace(net=student, kd=kd, module=module, metrics=metrics)
+
+    return train

@@ -1,5 +1,75 @@
-"""Published systems as one function each."""
+"""Published systems as one function each: ready callbacks with the published defaults."""
 
+from lightning_kd.recipes.architectures import ofa_kd, scalekd
+from lightning_kd.recipes.dense import collaborative, selective, transkd
+from lightning_kd.recipes.features import (
+    attention_transfer,
+    cka,
+    cwd,
+    feature_recalibration,
+    fitnet,
+    matched_features,
+    mgd,
+    review_kd,
+    simkd,
+    vid,
+    vitkd,
+)
 from lightning_kd.recipes.generations import LogitEnsemble, born_again
+from lightning_kd.recipes.logits import ctkd, dist, dkd, kd, lskd, nkd, skew_kl, ssld, taid
+from lightning_kd.recipes.masked import dmae, further_pretraining, g2sd
+from lightning_kd.recipes.relations import cc, crd, ickd, patch_similarity, pkt, rkd, sp
+from lightning_kd.recipes.stages import Stage, in_stages
+from lightning_kd.recipes.tokens import deit, deit_lt
+from lightning_kd.recipes.towers import tinyclip
+from lightning_kd.recipes.transformers import hybrid, lgvit, minilm, multi_exit, tinybert
 
-__all__ = ["LogitEnsemble", "born_again"]
+__all__ = [
+    "LogitEnsemble",
+    "Stage",
+    "attention_transfer",
+    "born_again",
+    "cc",
+    "cka",
+    "collaborative",
+    "crd",
+    "ctkd",
+    "cwd",
+    "deit",
+    "deit_lt",
+    "dist",
+    "dkd",
+    "dmae",
+    "feature_recalibration",
+    "fitnet",
+    "further_pretraining",
+    "g2sd",
+    "hybrid",
+    "ickd",
+    "in_stages",
+    "kd",
+    "lgvit",
+    "lskd",
+    "matched_features",
+    "mgd",
+    "minilm",
+    "multi_exit",
+    "nkd",
+    "ofa_kd",
+    "patch_similarity",
+    "pkt",
+    "review_kd",
+    "rkd",
+    "scalekd",
+    "selective",
+    "simkd",
+    "skew_kl",
+    "sp",
+    "ssld",
+    "taid",
+    "tinybert",
+    "tinyclip",
+    "transkd",
+    "vid",
+    "vitkd",
+]

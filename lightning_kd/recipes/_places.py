@@ -1,0 +1,80 @@
+"""Where a recipe distils: places of both networks' families, or pairs chosen by similarity."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from torch import nn
+
+from lightning_kd.errors import SetupError
+from lightning_kd.families import family_of, stage_taps
+from lightning_kd.objectives.base import Matching, PairedObjective
+from lightning_kd.pre_activation import pre_activation_tap
+from lightning_kd.taps import Tap
+from lightning_kd.teachers import FrozenTeacher
+
+Paired = TypeVar("Paired", bound=PairedObjective)
+Finder = Callable[[nn.Module], Sequence[Tap]]
+EVERY_STAGE = (0, 1, 2, 3)
+LAST_THREE = (1, 2, 3)
+
+
+def unwrapped(teacher: nn.Module) -> nn.Module:
+    """The network inside a `FrozenTeacher`, or ``teacher`` itself."""
+    return teacher.module if isinstance(teacher, FrozenTeacher) else teacher
+
+
+def at_stages(stages: Sequence[int]) -> Finder:
+    """Finder of these of a network's four stages, 0 to 3."""
+    if not stages or not all(-4 <= stage < 4 for stage in stages):
+        raise SetupError(f"`stages` must be some of the four stages 0 to 3, got {tuple(stages)}.")
+    return lambda network: [stage_taps(network)[stage] for stage in stages]
+
+
+def place(
+    objective: Paired, teacher: nn.Module, student: nn.Module, find: Finder, *, pairs: int | None = None
+) -> Paired:
+    """Pair ``objective`` at the places that ``find`` names in both networks.
+
+    If the family of either network is unknown, pairs are chosen by CKA when training starts, with a warning.
+
+    Args:
+        objective: Whose pairs are set.
+        teacher: The teacher, frozen or not.
+        student: The student.
+        find: Names the places in a network of a known family.
+        pairs: How many pairs CKA chooses if a family is unknown; ``None`` takes 3.
+
+    Returns:
+        ``objective``.
+    """
+    networks = {"student": student, "teacher": unwrapped(teacher)}
+    unknown = [f"the {role} ({type(net).__name__})" for role, net in networks.items() if family_of(net) is None]
+    if not unknown:
+        return objective.pair(*([*find(network)] for network in networks.values()))
+    top = 3 if pairs is None else pairs
+    warnings.warn(
+        f"the family of {' and '.join(unknown)} is not known, so {top} pair(s) of layers for {objective.name!r} are "
+        f"chosen by CKA when training starts: to decide yourself, build {type(objective).__name__} with places.",
+        stacklevel=3,
+    )
+    return objective.match(Matching(top=top))
+
+
+def levels_of_review(network: nn.Module) -> list[Tap]:
+    """The last three stages, of convolutional networks before their last activation, and what is classified."""
+    family, taps = family_of(network), list(stage_taps(network)[1:])
+    if family is not None and family.kind == "cnn":
+        taps = [pre_activation_tap(network, tap.path) for tap in taps]
+    if family is not None and family.classifier is not None:
+        taps.append(Tap(family.classifier, at="input"))
+    return taps
+
+
+def first_and_last_blocks(network: nn.Module) -> list[Tap]:
+    """The first two blocks and the last of a plain transformer; of others, their first two stages and the last."""
+    family, taps = family_of(network), stage_taps(network)
+    if family is None or family.kind != "isotropic":
+        return [taps[0], taps[1], taps[3]]
+    blocks = taps[3].path.rpartition(".")[0]
+    return [*(Tap(f"{blocks}.{index}", prefix_tokens=taps[3].prefix_tokens) for index in (0, 1)), taps[3]]

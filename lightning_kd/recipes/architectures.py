@@ -1,0 +1,57 @@
+"""Recipes made for teachers and students of different architectures."""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from lightning_kd.callbacks import KnowledgeDistillation
+from lightning_kd.losses.ofa import Variant
+from lightning_kd.objectives import OFAKD, LogitKD, ScaleKD
+
+
+def ofa_kd(
+    teacher: nn.Module,
+    *,
+    path: str = "",
+    exponent: float | Sequence[float] = 1.5,
+    variant: Variant = "code",
+) -> KnowledgeDistillation:
+    """OFA-KD: branches lead from each stage of the student to class scores, which learn the teacher's.
+
+    Args:
+        teacher: A trained classifier of any architecture.
+        path: Where the student, of a known family, is in the LightningModule; ``""`` is the module itself.
+        exponent: Enhancement of the right class; 1.5 is published for ImageNet, 1 for CIFAR-100.
+        variant: ``"code"`` or ``"paper"``.
+
+    Returns:
+        The callback. A student of unknown family is an error at setup: branches need its stages, name them with
+        `OFAKD`.
+
+    Source:
+        Hao et al., "One-for-All: Bridge the Gap Between Heterogeneous Architectures in Knowledge Distillation",
+        arXiv:2310.19444.
+    """
+    return KnowledgeDistillation(teacher, student=path, objectives=[OFAKD(exponent=exponent, variant=variant)])
+
+
+def scalekd(teacher: nn.Module, *, path: str = "", logits: bool = True) -> KnowledgeDistillation:
+    """ScaleKD: projectors by cross-attention, in two views, and once through the teacher's own last stage.
+
+    Args:
+        teacher: A trained transformer of a known family.
+        path: Where the student, of a known family, is in the LightningModule; ``""`` is the module itself.
+        logits: Whether teacher and task each have half of the loss on the class scores, as in the advanced training;
+            ``False`` leaves the task loss alone, as in the traditional one.
+
+    Returns:
+        The callback.
+
+    Source:
+        Fan et al., "ScaleKD: Strong Vision Transformers Could Be Excellent Teachers", arXiv:2411.06786.
+    """
+    if not logits:
+        return KnowledgeDistillation(teacher, student=path, objectives=[ScaleKD()])
+    # Cross-entropy with soft targets and KL divergence differ by the teacher's entropy, which has no gradient.
+    soft = LogitKD(temperature=1.0, weight=0.5)
+    return KnowledgeDistillation(teacher, student=path, objectives=[ScaleKD(), soft], task_weight=0.5)
