@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 import torch.nn.functional as F
@@ -21,6 +20,7 @@ from lightning_kd.recorder import TapRecorder
 from lightning_kd.taps import Inputs, Tap, pick_tensor, resolve_module
 
 Kind = Literal["local", "global"]
+_OUTPUTS = "_early_exit_outputs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +132,9 @@ class EarlyExits(nn.Module):
         self.exits = nn.ModuleList(
             ExitHead(exit_, geometries[tap], width, classes) for exit_, tap in zip(exits, self.taps, strict=True)
         )
-        self._captured: dict[int, Tensor] | None = None
-        for index, tap in enumerate(self.taps):
-            # A partial of a bound method, unlike a closure, is copied with the module.
-            resolve_module(backbone, tap.path, "backbone").register_forward_hook(partial(self._capture, index))
+        self._tapped = [resolve_module(backbone, tap.path, "backbone") for tap in self.taps]
+        for module in dict.fromkeys(self._tapped):
+            module.register_forward_hook(_keep_output)
 
     @override
     def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
@@ -151,24 +150,21 @@ class EarlyExits(nn.Module):
         Raises:
             TapError: If an exit's module did not run, or ran twice.
         """
-        captured: dict[int, Tensor] = {}
-        self._captured = captured
+        for module in self._tapped:
+            vars(module)[_OUTPUTS] = []
         try:
             final = pick_tensor(self.backbone(*args, **kwargs), None, "the backbone's output")
+            features = [self._feature(*place) for place in zip(self.taps, self._tapped, strict=True)]
         finally:
-            self._captured = None
-        missing = [tap.path for index, tap in enumerate(self.taps) if index not in captured]
-        if missing:
-            raise TapError(f"the modules {missing} did not run, so their exits have nothing to read.")
-        return (*(head(captured[index]) for index, head in enumerate(self.exits)), final)
+            for module in self._tapped:
+                vars(module).pop(_OUTPUTS, None)
+        return (*(head(feature) for head, feature in zip(self.exits, features, strict=True)), final)
 
-    def _capture(self, index: int, _: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-        if self._captured is None:
-            return
-        tap = self.taps[index]
-        if index in self._captured:
-            raise TapError(f"the module {tap.path!r} ran twice in one call: an exit needs one that runs once.")
-        self._captured[index] = pick_tensor(output, tap.select, f"the output of {tap.path!r}")
+    def _feature(self, tap: Tap, module: nn.Module) -> Tensor:
+        outputs = vars(module)[_OUTPUTS]
+        if len(outputs) != 1:
+            raise TapError(f"the module {tap.path!r} ran {len(outputs)} times: an exit needs one that runs once.")
+        return pick_tensor(outputs[0], tap.select, f"the output of {tap.path!r}")
 
 
 class ExitHead(nn.Module):
@@ -223,6 +219,13 @@ class _GlobalFeatures(nn.Module):
         tokens = self.block(reduced.flatten(2).transpose(1, 2))
         normalized: Tensor = self.norm(tokens.transpose(1, 2).reshape(reduced.shape))
         return normalized
+
+
+def _keep_output(module: nn.Module, _: tuple[Any, ...], output: Any) -> None:
+    """Hook of every exit's module; it knows no network, so that copies may share it, and rests outside of a call."""
+    outputs = vars(module).get(_OUTPUTS)
+    if outputs is not None:
+        outputs.append(output)
 
 
 def _look(backbone: nn.Module, taps: Sequence[Tap], example: Inputs) -> tuple[dict[Tap, Geometry], int]:

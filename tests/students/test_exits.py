@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+import exporters
 from lightning_kd.errors import SetupError, TapError
 from lightning_kd.students import EarlyExits, Exit, lgvit_exits
 from lightning_kd.students._find import find_part
@@ -114,12 +115,30 @@ def test_the_whole_network_and_the_bare_backbone_can_be_captured(student):
     assert_close(bare.module()(IMAGES), student(IMAGES)[-1])
 
 
+def test_an_exporters_copy_has_its_own_exits(student, tmp_path):
+    artifact = exporters.export(student, IMAGES, to="onnx", path=tmp_path / "student.onnx")
+    assert len(artifact.parity.outputs) == 5
+    assert max(output.max_abs_of_range for output in artifact.parity.outputs) < 1e-4
+
+
+def test_compiled_exits_say_the_same(student):
+    compiled = torch.compile(student, backend="eager")
+    for ours, theirs in zip(student(IMAGES), compiled(IMAGES), strict=True):
+        assert_close(ours, theirs)
+
+
 def test_nothing_is_kept_after_a_call(student):
+    before = [set(vars(module)) for module in student.modules()]
     student(IMAGES)
-    assert student._captured is None
     with pytest.raises(RuntimeError):
         student(torch.zeros(2, 5, 64, 64))
-    assert student._captured is None
+    student.backbone(IMAGES)
+    assert [set(vars(module)) for module in student.modules()] == before
+
+
+def test_two_exits_may_leave_at_one_place(vit):
+    student = EarlyExits(vit, [Exit("blocks.2"), Exit("blocks.2", "global")], final="norm", example=IMAGES)
+    assert len(student(IMAGES)) == 3
 
 
 def test_a_place_may_choose_among_several_outputs():
@@ -162,10 +181,10 @@ def test_a_module_that_runs_twice_cannot_be_left():
     backbone = Twice()
     student = EarlyExits(backbone, [Exit("body")], final="body", example=IMAGES)
     backbone.times = 2
-    with pytest.raises(TapError, match="'body' ran twice in one call"):
+    with pytest.raises(TapError, match="'body' ran 2 times"):
         student(IMAGES)
     backbone.times = 0
-    with pytest.raises(TapError, match=r"\['body'\] did not run"):
+    with pytest.raises(TapError, match="'body' ran 0 times"):
         student(IMAGES)
 
 
