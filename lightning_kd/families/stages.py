@@ -13,10 +13,14 @@ StageFinder = Callable[[nn.Module], tuple[str, ...]]
 _BLOCKS_DONE = (2, 4, 10, 12)
 
 
+def these(*paths: str) -> StageFinder:
+    """Modules at ``paths``, whatever the network."""
+    return lambda _: paths
+
+
 def named_stages(pattern: str, *keys: str | int) -> StageFinder:
     """Stages at ``pattern`` with each of ``keys`` in place of its braces."""
-    paths = tuple(pattern.format(key) for key in keys)
-    return lambda _: paths
+    return these(*(pattern.format(key) for key in keys))
 
 
 def announced_stages(model: nn.Module) -> tuple[str, ...]:
@@ -33,9 +37,10 @@ def stages_by_stride(container: str) -> StageFinder:
 
     def find(model: nn.Module) -> tuple[str, ...]:
         stride, last = 1, {}
-        for name, block in list(model.get_submodule(container).named_children())[:-1]:
-            stride *= math.prod(math.prod(m.stride[:1]) for m in block.modules() if isinstance(m, nn.Conv2d))
-            last[stride] = f"{container}.{name}"
+        for path in _children(model, container)[:-1]:
+            convolutions = (m for m in model.get_submodule(path).modules() if isinstance(m, nn.Conv2d))
+            stride *= math.prod(convolution.stride[0] for convolution in convolutions)
+            last[stride] = path
         return tuple(path for stride, path in last.items() if stride >= _FINEST_STRIDE)
 
     return find
@@ -45,10 +50,18 @@ def stages_by_depth(container: str) -> StageFinder:
     """In a chain of equal blocks, those at the relative depths of the blocks 1, 3, 9 and 11 of twelve."""
 
     def find(model: nn.Module) -> tuple[str, ...]:
-        names = [name for name, _ in model.get_submodule(container).named_children()]
-        return tuple(f"{container}.{names[index]}" for index in block_indices(len(names)))
+        blocks = _children(model, container)
+        return tuple(blocks[index] for index in block_indices(len(blocks)))
 
     return find
+
+
+def last_blocks(container: str, norm: str) -> StageFinder:
+    """In a chain of equal blocks, the last but two, the two after it and the norm that follows.
+
+    ScaleKD takes the last two of 24 blocks for a plain transformer's last stage.
+    """
+    return lambda model: (*_children(model, container)[-3:], norm)
 
 
 def block_indices(depth: int) -> tuple[int, ...]:
@@ -64,3 +77,7 @@ def block_indices(depth: int) -> tuple[int, ...]:
         return ()
     wanted = [round(done * depth / _BLOCKS_DONE[-1]) - 1 for done in _BLOCKS_DONE]
     return tuple(max(index, least) for least, index in enumerate(wanted))
+
+
+def _children(model: nn.Module, container: str) -> list[str]:
+    return [f"{container}.{name}" for name, _ in model.get_submodule(container).named_children()]

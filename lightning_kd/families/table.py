@@ -1,20 +1,17 @@
-"""The table of families, and what is read from it."""
+"""The table of families: what the parts of their networks are called."""
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
-from torch import nn
-
-from lightning_kd.errors import SetupError
 from lightning_kd.families.stages import (
-    STAGES,
     StageFinder,
     announced_stages,
+    last_blocks,
     named_stages,
     stages_by_depth,
     stages_by_stride,
+    these,
 )
-from lightning_kd.taps import Tap, module_paths
 
 Kind = Literal["cnn", "hierarchical", "isotropic"]
 
@@ -33,6 +30,8 @@ class Family:
         last_map: Last map or tokens before pooling, behind the final norm if that comes first.
         classifier: Last linear layer, or 1x1 convolution of a segmentation network; ``None`` if there is none.
         norm: Final norm, before or after pooling; ``None`` if there is none.
+        tail: Finds where the last stage begins and what runs one after the other from there to ``last_map``, see
+            `lightning_kd.teachers.TeacherTail`; ``None`` if that is no chain of modules.
         prefix_tokens: Tokens before the patches where the network does not tell by itself.
     """
 
@@ -44,6 +43,7 @@ class Family:
     last_map: str
     classifier: str | None
     norm: str | None = None
+    tail: StageFinder | None = None
     prefix_tokens: int | None = None
 
 
@@ -56,6 +56,7 @@ def _segformer(network: str, prefix: str, classifier: str | None) -> Family:
         stages=named_stages(stages, 0, 1, 2, 3),
         embedding=stages.format(0) + ".patch_embeddings",
         last_map=stages.format(3),
+        tail=named_stages(stages, 2, 3),
         norm=stages.format(3) + ".layer_norm",
         classifier=classifier,
     )
@@ -69,6 +70,7 @@ FAMILIES: tuple[Family, ...] = (
         stages=named_stages("layer{}", 1, 2, 3, 4),
         embedding="maxpool",
         last_map="layer4",
+        tail=these("layer3", "layer4"),
         classifier="fc",
     ),
     Family(
@@ -79,6 +81,7 @@ FAMILIES: tuple[Family, ...] = (
         embedding="stem",
         last_map="stages.3",
         norm="head.norm",
+        tail=these("stages.2", "stages.3"),
         classifier="head.fc",
     ),
     Family(
@@ -89,6 +92,7 @@ FAMILIES: tuple[Family, ...] = (
         embedding="features.0",
         last_map="features.7",
         norm="classifier.0",
+        tail=these("features.5", "features.6", "features.7"),
         classifier="classifier.2",
     ),
     # timm builds MobileNets of versions 1 and 2 from EfficientNet, so they count as that family everywhere.
@@ -135,6 +139,7 @@ FAMILIES: tuple[Family, ...] = (
         stages=announced_stages,
         embedding="stem",
         last_map="final_conv",
+        tail=these("s3", "s4", "final_conv"),
         classifier="head.fc",
     ),
     Family(
@@ -144,6 +149,7 @@ FAMILIES: tuple[Family, ...] = (
         stages=named_stages("trunk_output.block{}", 1, 2, 3, 4),
         embedding="stem",
         last_map="trunk_output",
+        tail=these("trunk_output.block3", "trunk_output.block4"),
         classifier="fc",
     ),
     Family(
@@ -154,6 +160,7 @@ FAMILIES: tuple[Family, ...] = (
         embedding="patch_embed",
         last_map="norm",
         norm="norm",
+        tail=these("layers.2", "layers.3", "norm"),
         classifier="head.fc",
     ),
     Family(
@@ -164,6 +171,7 @@ FAMILIES: tuple[Family, ...] = (
         embedding="features.0",
         last_map="norm",
         norm="norm",
+        tail=these("features.5", "features.6", "features.7", "norm"),
         classifier="head",
     ),
     Family(
@@ -174,6 +182,7 @@ FAMILIES: tuple[Family, ...] = (
         embedding="patch_embed",
         last_map="stages.3",
         norm="stages.3.norm",
+        tail=these("stages.2", "stages.3"),
         classifier="head",
     ),
     _segformer("SegformerModel", "", None),
@@ -182,7 +191,19 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "vit",
         "isotropic",
-        ("timm.models.vision_transformer.VisionTransformer", "timm.models.beit.Beit", "timm.models.eva.Eva"),
+        ("timm.models.vision_transformer.VisionTransformer", "timm.models.beit.Beit"),
+        stages=stages_by_depth("blocks"),
+        embedding="patch_embed",
+        last_map="norm",
+        norm="norm",
+        tail=last_blocks("blocks", "norm"),
+        classifier="head",
+    ),
+    # EVA hands its rotary positions to every block, so that its blocks are no chain.
+    Family(
+        "vit",
+        "isotropic",
+        ("timm.models.eva.Eva",),
         stages=stages_by_depth("blocks"),
         embedding="patch_embed",
         last_map="norm",
@@ -197,6 +218,7 @@ FAMILIES: tuple[Family, ...] = (
         embedding="conv_proj",
         last_map="encoder.ln",
         norm="encoder.ln",
+        tail=last_blocks("encoder.layers", "encoder.ln"),
         classifier="heads.head",
         prefix_tokens=1,
     ),
@@ -208,113 +230,7 @@ FAMILIES: tuple[Family, ...] = (
         embedding="stem",
         last_map="norm",
         norm="norm",
+        tail=last_blocks("blocks", "norm"),
         classifier="head",
     ),
 )
-
-
-def family_of(model: nn.Module) -> Family | None:
-    """Family of a timm, torchvision or transformers network.
-
-    Args:
-        model: The network, as its package made it; it may be compiled.
-
-    Returns:
-        The row of the table, or ``None`` for a network that is in none.
-
-    Example:
-        >>> import timm
-        >>> family_of(timm.create_model("wide_resnet50_2")).name, family_of(nn.Linear(2, 2))
-        ('resnet', None)
-    """
-    ancestors = [f"{ancestor.__module__}.{ancestor.__qualname__}" for ancestor in type(_bare(model)).__mro__]
-    by_class = {name: family for family in FAMILIES for name in family.classes}
-    return next((by_class[name] for name in ancestors if name in by_class), None)
-
-
-def stages_of(model: nn.Module, name: str = "model") -> tuple[str, ...]:
-    """Find the modules whose outputs are those of a network's four stages, from shallow to deep.
-
-    Of networks with resolution stages, the outputs at the strides 4, 8, 16 and 32, before the next stage's
-    downsampling; a network made for a smaller total stride repeats one. Of plain transformers and MLPs, the blocks 1,
-    3, 9 and 11 (from 0) of twelve, as OFA-KD taps them, and those at the same relative depth of others (ours).
-
-    Args:
-        model: A network of a family in `FAMILIES`.
-        name: What it is called in messages.
-
-    Returns:
-        Four module paths.
-
-    Raises:
-        SetupError: If the network's family is not known, or the network has fewer than four stages.
-
-    Example:
-        >>> import timm
-        >>> stages_of(timm.create_model("resnet18"))
-        ('layer1', 'layer2', 'layer3', 'layer4')
-        >>> stages_of(timm.create_model("test_vit", img_size=64))  # of six blocks
-        ('blocks.0', 'blocks.1', 'blocks.4', 'blocks.5')
-    """
-    stages = _known_family(model, name).stages(_bare(model))
-    missing = [path for path in stages if path not in module_paths(model)]
-    if len(stages) != STAGES or missing:
-        raise SetupError(
-            f"four stages are looked for in the {name} ({type(model).__name__}), found {list(stages)}"
-            f"{f' without modules at {missing}' if missing else ''}: {_advice(name)}"
-        )
-    return stages
-
-
-def stage_taps(model: nn.Module, name: str = "model") -> tuple[Tap, ...]:
-    """Taps on `stages_of`, with the prefix tokens of networks that do not tell theirs.
-
-    Args:
-        model: A network of a family in `FAMILIES`.
-        name: What it is called in messages.
-
-    Returns:
-        Four taps.
-
-    Raises:
-        SetupError: As `stages_of`.
-    """
-    prefix_tokens = _known_family(model, name).prefix_tokens
-    return tuple(Tap(path, prefix_tokens=prefix_tokens) for path in stages_of(model, name))
-
-
-def last_map_tap(model: nn.Module, name: str = "model") -> Tap:
-    """Tap on the last map or tokens before pooling.
-
-    Args:
-        model: A network of a family in `FAMILIES`.
-        name: What it is called in messages.
-
-    Returns:
-        The tap.
-
-    Raises:
-        SetupError: If the network's family is not known.
-    """
-    family = _known_family(model, name)
-    return Tap(family.last_map, prefix_tokens=family.prefix_tokens)
-
-
-def _bare(model: nn.Module) -> nn.Module:
-    """What ``torch.compile`` wrapped, else ``model`` itself."""
-    return cast(nn.Module, getattr(model, "_orig_mod", model))
-
-
-def _known_family(model: nn.Module, name: str) -> Family:
-    family = family_of(model)
-    if family is None:
-        known = ", ".join(sorted({family.name for family in FAMILIES}))
-        raise SetupError(
-            f"the {name} ({type(model).__name__}) is of no known family ({known}), so its stages are not known: "
-            f"{_advice(name)}"
-        )
-    return family
-
-
-def _advice(name: str) -> str:
-    return f"name the {name}'s taps, or let CKAKD.matched() choose them by similarity."

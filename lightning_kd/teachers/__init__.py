@@ -1,5 +1,6 @@
 """Where knowledge comes from."""
 
 from lightning_kd.teachers.frozen import FrozenTeacher
+from lightning_kd.teachers.tail import TeacherTail
 
-__all__ = ["FrozenTeacher"]
+__all__ = ["FrozenTeacher", "TeacherTail"]
