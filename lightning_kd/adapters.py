@@ -139,10 +139,10 @@ class AdapterNorm(nn.BatchNorm2d):
         Returns:
             Same shape.
         """
-        if input.numel() > input.shape[1]:
-            normalized: Tensor = super().forward(input)
-            return normalized
-        return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        if self.training and input.numel() <= input.shape[1]:
+            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        normalized: Tensor = super().forward(input)
+        return normalized
 
 
 def as_map(feature: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ class HintRegressor(nn.Module):
     transposed with kernel 4 and stride 2 if it is half of it, and else has the kernel ``1 + s - t`` that leaves ``t``
     of ``s`` positions. These are the published regressors for square maps. Where the student is smaller in another
     ratio nothing is published: the teacher is averaged to the smaller grid, and the convolution is 1x1 (ours).
+    The weights grow with the kernel's area, so that grids of ratio 1 or 2 are the ones to pair.
 
     Args:
         student: Geometry of the student's feature.

@@ -53,11 +53,12 @@ def test_the_norm_of_adapters_is_batch_norm_where_that_is_defined():
     assert torch.equal(norm.running_var, reference.running_var)
 
 
-def test_the_norm_of_adapters_trains_on_a_single_value_per_channel():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_norm_of_adapters_trains_on_a_single_value_per_channel(dtype):
     norm = AdapterNorm(3)
     norm(torch.randn(4, 3, 2, 2))
     stored = norm.running_mean.clone()
-    x = torch.randn(1, 3, 1, 1, requires_grad=True)
+    x = torch.randn(1, 3, 1, 1, dtype=dtype, requires_grad=True)
     y = norm(x)
     y.sum().backward()
     assert torch.equal(norm.running_mean, stored)

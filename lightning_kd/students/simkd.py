@@ -1,7 +1,7 @@
 """A student that ends in its teacher's classifier (SimKD)."""
 
 import copy
-from typing import Any, Self
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -67,9 +67,16 @@ class ReusedClassifier(nn.Module):
         return self
 
     @override
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Return the class scores, shape ``(N, K)``; the arguments are the backbone's."""
-        feature = as_map(self.layout.channels_first(pick_tensor(self.backbone(*args, **kwargs), None, "the backbone")))
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the class scores, shape ``(N, K)``.
+
+        Args:
+            images: What the backbone takes.
+
+        Returns:
+            The scores.
+        """
+        feature = as_map(self.layout.channels_first(pick_tensor(self.backbone(images), None, "the backbone")))
         scores: Tensor = self.classifier(pooled(self.projector(F.adaptive_avg_pool2d(feature, self.grid))))
         return scores
 
@@ -77,7 +84,7 @@ class ReusedClassifier(nn.Module):
 def with_teacher_classifier(
     backbone: nn.Module,
     teacher: nn.Module,
-    example: Any,
+    example: Tensor,
     *,
     last_map: str | Tap,
     classifier: nn.Module | None = None,
@@ -93,7 +100,7 @@ def with_teacher_classifier(
         backbone: Module that returns the student's last map or tokens: of timm,
             ``create_model(name, num_classes=0, global_pool="")``. It becomes part of the student.
         teacher: The trained teacher, frozen here as by every distillation; its classifier is copied.
-        example: Inputs of the student, as for `lightning_kd.Distiller.build`; two samples tell more than one.
+        example: Images as the student gets them, shape ``(N, C, H, W)``.
         last_map: Place of the teacher's last map, before the average.
         classifier: What the teacher computes from the average, shape ``(N, C)``; ``None`` takes ``get_classifier()``,
             which timm's networks have. Give it where there is more between, as a norm.
@@ -121,14 +128,11 @@ def with_teacher_classifier(
         torch.Size([2, 10])
     """
     frozen = teacher if isinstance(teacher, FrozenTeacher) else FrozenTeacher(teacher)
-    inputs = Inputs.of(example)
+    inputs = Inputs((example,))
     tap = Tap.of(last_map)
-    frozen.tap([tap])
+    seen = _observed(frozen, inputs, tap)
     with looking_only(backbone):
-        seen = frozen.observe(inputs, copy_overwritten=True)
-        seen = frozen.observe(inputs, copy_overwritten=True)
-        output = pick_tensor(backbone(*inputs.args, **inputs.kwargs), None, "the backbone")
-    frozen.untap()
+        output = pick_tensor(backbone(example), None, "the backbone")
     geometry = Probe(frozen.module, seen).geometry(tap)
     target = geometry.layout.channels_first(seen.features[tap])
     reused = copy.deepcopy(_classifier(frozen.module) if classifier is None else classifier)
@@ -141,6 +145,16 @@ def with_teacher_classifier(
         factor=factor,
         rectify=is_rectified(target) if rectify is None else rectify,
     )
+
+
+def _observed(teacher: FrozenTeacher, inputs: Inputs, tap: Tap) -> Observation:
+    """One call of the teacher; the first of two finds out whether the tap is overwritten in place."""
+    teacher.tap([tap])
+    try:
+        teacher.observe(inputs, copy_overwritten=True)
+        return teacher.observe(inputs, copy_overwritten=True)
+    finally:
+        teacher.untap()
 
 
 def _classifier(teacher: nn.Module) -> nn.Module:

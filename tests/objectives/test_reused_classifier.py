@@ -125,8 +125,10 @@ def test_the_last_relu_is_there_where_the_teachers_map_allows_it(net, backbone):
 
 def test_can_be_captured_for_export(net, backbone):
     student = with_teacher_classifier(backbone("test_resnet"), net("test_byobnet"), IMAGES, last_map="stages.3").eval()
-    program = torch.export.export(student, (IMAGES,))
-    assert_close(program.module()(IMAGES), student(IMAGES))
+    program = torch.export.export(student, (IMAGES,), dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=8)},))
+    for samples in (1, 2, 5):
+        images = torch.randn(samples, 3, 64, 64)
+        assert_close(program.module()(images), student(images))
 
 
 def test_refuses_a_teacher_that_reads_a_class_token(net, backbone):
