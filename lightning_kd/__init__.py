@@ -1,7 +1,8 @@
 """Knowledge distillation for PyTorch Lightning: one callback distils any LightningModule from any teacher."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from lightning_kd._lazy import lazy_names
 
 if TYPE_CHECKING:
     from lightning_kd.callbacks import ExportStudent, KnowledgeDistillation, LatencyMonitor
@@ -49,12 +50,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for: commands that do not train need not wait for Lightning."""
-    for module, names in _HOMES.items():
-        if name in names:
-            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

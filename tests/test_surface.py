@@ -8,17 +8,20 @@ import pytest
 
 import exporters
 import lightning_kd
-from lightning_kd import callbacks, objectives, teachers
+from lightning_kd import callbacks, objectives, recipes, students, teachers
 
 
-@pytest.mark.parametrize("module", [callbacks, objectives, teachers, exporters])
+@pytest.mark.parametrize("module", [callbacks, objectives, recipes, students, teachers, exporters])
 def test_all_is_the_public_surface(module):
     visible = {
         name
         for name, value in vars(module).items()
         if not name.startswith("_") and not isinstance(value, types.ModuleType)
     }
+    visible |= {name for names in getattr(module, "_HOMES", {}).values() for name in names}
+    visible -= {"TYPE_CHECKING", "lazy_names"}
     assert sorted(visible) == sorted(module.__all__)
+    assert all(hasattr(module, name) for name in visible)
     assert len(set(module.__all__)) == len(module.__all__)
 
 

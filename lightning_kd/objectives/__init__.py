@@ -1,5 +1,8 @@
 """Named terms of the distillation loss."""
 
+from typing import TYPE_CHECKING
+
+from lightning_kd._lazy import lazy_names
 from lightning_kd.objectives.affinity import AffinityKD
 from lightning_kd.objectives.attention_map import ATKD
 from lightning_kd.objectives.base import Matching, Objective, PairedObjective
@@ -11,7 +14,6 @@ from lightning_kd.objectives.curriculum import CTKD, TAIDKD
 from lightning_kd.objectives.decoupled import DKD, NKD
 from lightning_kd.objectives.deit import DeiTKD
 from lightning_kd.objectives.divergences import JSKD, SkewKLKD, SymmetricKLKD
-from lightning_kd.objectives.exits import LGViTKD, MultiExitKD
 from lightning_kd.objectives.feature import FeatureKD
 from lightning_kd.objectives.generation import MGDKD
 from lightning_kd.objectives.hidden_states import HiddenCosineKD
@@ -19,10 +21,8 @@ from lightning_kd.objectives.hints import FitNetKD
 from lightning_kd.objectives.hybrid import HybridKD
 from lightning_kd.objectives.inner_relations import ICKD, PatchSimilarityKD
 from lightning_kd.objectives.logit import LogitKD
-from lightning_kd.objectives.masked import DMAEKD, G2SDKD, FurtherPretrainingKD
 from lightning_kd.objectives.minilm import MiniLMKD
 from lightning_kd.objectives.mutual_information import MIKD
-from lightning_kd.objectives.ofa import OFAKD
 from lightning_kd.objectives.patch_embedding import PatchEmbeddingKD
 from lightning_kd.objectives.recalibration import FRDKD
 from lightning_kd.objectives.relations import CCKD, PKTKD, RKD, SPKD
@@ -34,6 +34,11 @@ from lightning_kd.objectives.tinybert import TinyBERTKD, TinyBERTLogitKD
 from lightning_kd.objectives.transkd import CSFKD
 from lightning_kd.objectives.variational import VIDKD
 from lightning_kd.objectives.vitkd import ViTKD
+
+if TYPE_CHECKING:
+    from lightning_kd.objectives.exits import LGViTKD, MultiExitKD
+    from lightning_kd.objectives.masked import DMAEKD, G2SDKD, FurtherPretrainingKD
+    from lightning_kd.objectives.ofa import OFAKD
 
 __all__ = [
     "ATKD",
@@ -87,3 +92,11 @@ __all__ = [
     "TinyBERTLogitKD",
     "ViTKD",
 ]
+
+# These are built on timm's layers, which take seconds to import.
+_HOMES = {
+    "exits": ("LGViTKD", "MultiExitKD"),
+    "masked": ("DMAEKD", "FurtherPretrainingKD", "G2SDKD"),
+    "ofa": ("OFAKD",),
+}
+__getattr__ = lazy_names(__name__, _HOMES)
