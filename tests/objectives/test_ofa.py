@@ -46,6 +46,18 @@ def test_trains_a_swin_student_at_every_stage(net, train_three_steps):
     assert [len(branch.merge) for branch in trained.kd._distiller.objectives["ofa"].branches] == [3, 2, 1, 0]
 
 
+def test_trains_a_segformer_whose_output_is_a_mapping(net):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.SegformerConfig(hidden_sizes=[8, 16, 32, 64], num_labels=10)
+    student = transformers.SegformerForImageClassification(config)
+    value, _, distiller = term(student, net("test_resnet"), OFAKD())
+    value.backward()
+    branches = distiller.objectives["ofa"].branches
+    assert [len(branch.merge) for branch in branches] == [3, 2, 1, 0]
+    assert all(parameter.grad.ne(0).any() for parameter in branches.parameters())
+    assert any(parameter.grad is not None and parameter.grad.ne(0).any() for parameter in student.parameters())
+
+
 def test_branches_follow_the_family(net):
     _, _, distiller = term(net("test_resnet"), net("test_vit"), OFAKD())
     branches = distiller.objectives["ofa"].branches
