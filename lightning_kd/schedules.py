@@ -176,3 +176,21 @@ class Window:
         """Return the weight at ``progress``."""
         inside = progress.at(self.unit) >= self.begin and (self.end is None or progress.at(self.unit) < self.end)
         return weight_at(self.value, progress) if inside else 0.0
+
+
+def warm_up(progress: Progress) -> float:
+    """Weight that grows to 1 over 20 epochs, as those of DKD and ReviewKD do on CIFAR-100.
+
+    It is ``min(epoch / 20, 1)`` with epochs counted from 1.
+
+    Args:
+        progress: How far training is.
+
+    Returns:
+        The weight, dimensionless.
+
+    Example:
+        >>> warm_up(Progress(epoch=0)), warm_up(Progress(epoch=19))
+        (0.05, 1.0)
+    """
+    return min((progress.epoch + 1) / 20, 1.0)

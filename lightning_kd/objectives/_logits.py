@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from torch import Tensor
+from typing_extensions import override
 
 from lightning_kd.dense import labels_on
 from lightning_kd.errors import ShapeError
@@ -65,6 +66,10 @@ class LogitObjective(Objective):
             )
         mask = None if self.ignore_index is None else class_indices(step, student_logits) != self.ignore_index
         return Scores(student_logits, teacher_logits, mask)
+
+    @override
+    def extra_repr(self) -> str:
+        return f"weight={getattr(self.weight, '__name__', self.weight)}"
 
 
 def class_indices(step: Step, logits: Tensor) -> Tensor:

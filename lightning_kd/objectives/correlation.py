@@ -90,4 +90,4 @@ class DISTKD(LogitObjective):
 
     @override
     def extra_repr(self) -> str:
-        return f"temperature={self.temperature}, inter={self.inter}, intra={self.intra}, weight={self.weight}"
+        return f"temperature={self.temperature}, inter={self.inter}, intra={self.intra}, {super().extra_repr()}"

@@ -9,11 +9,16 @@ from lightning_kd.errors import SetupError
 from lightning_kd.gradients import reverse_gradient
 from lightning_kd.losses import Interpolation, interpolated_cross_entropy, next_interpolation, soft_target_kl
 from lightning_kd.objectives._logits import LogitObjective, Output
-from lightning_kd.schedules import Ramp, Weight, check_weight, weight_at
+from lightning_kd.schedules import Progress, Ramp, Weight, check_weight, weight_at
 from lightning_kd.step import Step
 from lightning_kd.taps import Observation
 
-REVERSAL = Ramp(0.0, 1.0, over=10, shape="cosine")
+_REVERSAL = Ramp(0.0, 1.0, over=10, shape="cosine")
+
+
+def growing_reversal(progress: Progress) -> float:
+    """Published strength of CTKD's reversal: from 0 to 1 over 10 epochs, as half a cosine."""
+    return _REVERSAL(progress)
 
 
 class CTKD(LogitObjective):
@@ -26,8 +31,7 @@ class CTKD(LogitObjective):
     Args:
         lowest: :math:`T_0`, above 0, dimensionless.
         span: :math:`r`, above 0: with the default 1 and 20 the temperature starts at 15.6.
-        reversal: Strength of the reversal: a number, or a schedule; the published one grows to 1 over 10 epochs as half
-            a cosine.
+        reversal: Strength of the reversal: a number, or a schedule; the published one grows over 10 epochs.
         weight: Factor of the term; 0.9 is published, with task weight 0.1.
         student_output: Index or key of the logits in the student's output; ``None`` takes the usual one.
         teacher_output: Likewise for the teacher.
@@ -51,7 +55,7 @@ class CTKD(LogitObjective):
         *,
         lowest: float = 1.0,
         span: float = 20.0,
-        reversal: Weight = REVERSAL,
+        reversal: Weight = growing_reversal,
         weight: Weight = 0.9,
         student_output: Output = None,
         teacher_output: Output = None,
@@ -90,7 +94,7 @@ class CTKD(LogitObjective):
 
     @override
     def extra_repr(self) -> str:
-        return f"lowest={self.lowest}, span={self.span}, weight={self.weight}"
+        return f"lowest={self.lowest}, span={self.span}, {super().extra_repr()}"
 
 
 class TAIDKD(LogitObjective):
@@ -184,4 +188,4 @@ class TAIDKD(LogitObjective):
 
     @override
     def extra_repr(self) -> str:
-        return f"start={self.start}, end={self.end}, weight={self.weight}"
+        return f"start={self.start}, end={self.end}, {super().extra_repr()}"

@@ -6,12 +6,9 @@ from typing_extensions import override
 from lightning_kd._checks import check_not_negative, check_positive
 from lightning_kd.losses import decoupled_kl, normalized_cross_entropy
 from lightning_kd.objectives._logits import LogitObjective, Output, class_indices
-from lightning_kd.schedules import Ramp, Weight
+from lightning_kd.schedules import Weight, warm_up
 from lightning_kd.step import Step
 from lightning_kd.taps import Observation
-
-# min(epoch / 20, 1) with epochs counted from 1.
-WARM_UP = Ramp(0.05, 1.0, over=19)
 
 
 class DKD(LogitObjective):
@@ -23,7 +20,7 @@ class DKD(LogitObjective):
         temperature: Softmax temperature above 0, dimensionless.
         alpha: Weight of the target class against the rest.
         beta: Weight among the other classes: 8 for ResNet-32x4 teachers, 6 for VGG and WRN, 2 for ResNet-56 and -110.
-        weight: Factor of the term; the published one grows to 1 over the first 20 epochs.
+        weight: Factor of the term; the published one is `warm_up`, over 20 epochs.
         student_output: Index or key of the logits in the student's output; ``None`` takes the usual one.
         teacher_output: Likewise for the teacher.
         ignore_index: Class index that marks a position without a class; ``None`` counts all.
@@ -36,8 +33,8 @@ class DKD(LogitObjective):
         Zhao et al., "Decoupled Knowledge Distillation", arXiv:2203.08679, on top of cross-entropy with weight 1.
 
     Example:
-        >>> DKD(beta=2.0, weight=1.0)
-        DKD(temperature=4.0, alpha=1.0, beta=2.0, weight=1.0)
+        >>> DKD(beta=2.0)
+        DKD(temperature=4.0, alpha=1.0, beta=2.0, weight=warm_up)
     """
 
     def __init__(
@@ -46,7 +43,7 @@ class DKD(LogitObjective):
         temperature: float = 4.0,
         alpha: float = 1.0,
         beta: float = 8.0,
-        weight: Weight = WARM_UP,
+        weight: Weight = warm_up,
         student_output: Output = None,
         teacher_output: Output = None,
         ignore_index: int | None = None,
@@ -81,7 +78,7 @@ class DKD(LogitObjective):
 
     @override
     def extra_repr(self) -> str:
-        return f"temperature={self.temperature}, alpha={self.alpha}, beta={self.beta}, weight={self.weight}"
+        return f"temperature={self.temperature}, alpha={self.alpha}, beta={self.beta}, {super().extra_repr()}"
 
 
 class NKD(LogitObjective):
@@ -148,4 +145,4 @@ class NKD(LogitObjective):
 
     @override
     def extra_repr(self) -> str:
-        return f"temperature={self.temperature}, gamma={self.gamma}, weight={self.weight}"
+        return f"temperature={self.temperature}, gamma={self.gamma}, {super().extra_repr()}"

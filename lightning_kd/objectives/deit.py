@@ -103,4 +103,4 @@ class DeiTKD(LogitObjective):
 
     @override
     def extra_repr(self) -> str:
-        return f"kind={self.kind!r}, weight={self.weight}"
+        return f"kind={self.kind!r}, {super().extra_repr()}"

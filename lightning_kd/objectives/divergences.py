@@ -52,10 +52,6 @@ class SymmetricKLKD(LogitObjective):
         scores = self.scores(student, teacher, step)
         return symmetric_kl(scores.student, scores.teacher, mask=scores.mask)
 
-    @override
-    def extra_repr(self) -> str:
-        return f"weight={self.weight}"
-
 
 class JSKD(LogitObjective):
     """Jensen-Shannon divergence of both outputs: symmetric, and at most log 2 for each sample.
@@ -97,10 +93,6 @@ class JSKD(LogitObjective):
     def forward(self, student: Observation, teacher: Observation, step: Step) -> Tensor:
         scores = self.scores(student, teacher, step)
         return jensen_shannon(scores.student, scores.teacher, mask=scores.mask)
-
-    @override
-    def extra_repr(self) -> str:
-        return f"weight={self.weight}"
 
 
 class SkewKLKD(LogitObjective):
@@ -157,4 +149,4 @@ class SkewKLKD(LogitObjective):
 
     @override
     def extra_repr(self) -> str:
-        return f"skew={self.skew}, reverse={self.reverse}, weight={self.weight}"
+        return f"skew={self.skew}, reverse={self.reverse}, {super().extra_repr()}"

@@ -72,4 +72,4 @@ class LogitKD(LogitObjective):
     @override
     def extra_repr(self) -> str:
         standardize = ", standardize=True" if self.standardize else ""
-        return f"temperature={self.temperature}{standardize}, weight={self.weight}"
+        return f"temperature={self.temperature}{standardize}, {super().extra_repr()}"

@@ -1,7 +1,10 @@
 """Claims about every objective on class scores: outputs, label sets, positions without a class, real training."""
 
+import json
+
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 from torch import nn
 from torch.testing import assert_close
 
@@ -22,7 +25,19 @@ from lightning_kd.losses import (
     standardize_logits,
     symmetric_kl,
 )
-from lightning_kd.objectives import CTKD, DISTKD, DKD, JSKD, NKD, TAIDKD, DeiTKD, LogitKD, SkewKLKD, SymmetricKLKD
+from lightning_kd.objectives import (
+    CTKD,
+    DISTKD,
+    DKD,
+    JSKD,
+    NKD,
+    TAIDKD,
+    DeiTKD,
+    LogitKD,
+    Objective,
+    SkewKLKD,
+    SymmetricKLKD,
+)
 from lightning_kd.schedules import Progress
 from lightning_kd.step import Step
 from lightning_kd.taps import Inputs, Observation
@@ -187,3 +202,16 @@ def test_reaches_the_student_alone(name, student_gradient):
     reached = student_gradient(distiller, torch.randn(6, 4), batch=(None, torch.randint(5, (6,))))
     assert reached == {"weight", "bias"}
     assert all(p.grad is None for p in teacher.parameters())
+
+
+@pytest.mark.parametrize("kind", [CTKD, DISTKD, DKD, JSKD, NKD, TAIDKD, DeiTKD, LogitKD, SkewKLKD, SymmetricKLKD])
+def test_can_be_named_in_yaml_with_its_defaults(kind):
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--objectives", type=list[Objective])
+    options = parser.parse_args(
+        ["--objectives", json.dumps([{"class_path": f"lightning_kd.objectives.{kind.__name__}"}])]
+    )
+    (objective,) = parser.instantiate(options).objectives
+    assert type(objective) is kind
+    assert repr(objective) == repr(kind())
+    assert f"weight={getattr(kind().weight, '__name__', kind().weight)}" in repr(objective)
