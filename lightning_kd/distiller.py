@@ -243,8 +243,9 @@ class Distiller:
         """
         if self.needs_examples:
             raise SetupError("these objectives need adapters or layer pairs: call build([example_input]) first.")
+        recorder = self._attached()  # which lets objectives choose their taps
         taps = {tap for name in self.active(progress) for tap in self.objectives[name].student_taps}
-        with self._attached().recording(taps=taps) as calls:
+        with recorder.recording(taps=taps) as calls:
             yield calls
 
     def losses(

@@ -31,6 +31,7 @@ COMMANDS: Mapping[str, Command] = {
     "profile": Command("profile", "measure the latency of exported networks"),
     "compare": Command("compare", "measure two exported networks against each other"),
     "match": Command("match", "find the layers of two networks that see the same things"),
+    "methods": Command("methods", "list the methods of distillation: what each moves, needs and costs, its source"),
     "demo": Command("demo", "distil, export, verify and profile on handwritten digits, without a download"),
 }
 

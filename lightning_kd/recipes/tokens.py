@@ -1,15 +1,14 @@
 """Recipes for transformers with a distillation token, made with `lightning_kd.students.with_distillation_token`."""
 
 from collections.abc import Sequence
-from functools import partial
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_kd.callbacks import KnowledgeDistillation
 from lightning_kd.losses import class_balanced_weights
 from lightning_kd.objectives import DeiTKD
 from lightning_kd.objectives.deit import Kind
+from lightning_kd.teachers import ResizedView
 
 
 def deit(
@@ -67,10 +66,5 @@ def deit_lt(
     """
     weights = class_balanced_weights(class_counts)
     term = DeiTKD(kind="hard", class_weights=weights, reweight_from=reweight_from)
-    transform = None if teacher_size is None else partial(resized, size=teacher_size)
+    transform = None if teacher_size is None else ResizedView(teacher_size)
     return KnowledgeDistillation(teacher, student=path, objectives=[term], task_weight=0.5, input_transform=transform)
-
-
-def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear resizing of ``images`` ``(N, C, H, W)`` to ``size``, averaging where it shrinks."""
-    return F.interpolate(images, size=size, mode="bilinear", antialias=True)
