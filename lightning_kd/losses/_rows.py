@@ -9,8 +9,9 @@ from torch.utils.checkpoint import checkpoint
 from lightning_kd.errors import ShapeError
 from lightning_kd.losses._common import operands
 
-# Floats that a chunk's largest intermediates may hold, 128 MiB of float32; a single row may exceed it.
-CHUNK_ELEMENTS = 2**25
+# Floats that a chunk's largest intermediates may hold, 16 MiB of float32; a single row may exceed it. More is slower on
+# CPUs, which must be given the pages anew each time.
+CHUNK_ELEMENTS = 2**22
 
 
 def paired_rows(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ from typing_extensions import override
 
 from lightning_kd.errors import ShapeError
 from lightning_kd.losses._common import Reduction, check_reduction, operands, reduce, without_autocast
+from lightning_kd.losses._gram import inverse_root
 from lightning_kd.losses._rows import check_samples, gram_directions, in_chunks, unit
 
 MAX_POSITIONS = 512
@@ -20,8 +21,9 @@ def inter_channel_correlation(student: Tensor, teacher: Tensor, *, reduction: Re
     dividing each row of the :math:`C \times C` matrix by its length. The grids may differ. No gradient flows to
     ``teacher``.
 
-    Time is :math:`O(N C^2 H W)`. Samples are taken in chunks, so that about 128 MiB of float32 are held; more than one
-    chunk is computed again in the backward pass.
+    Where there are fewer positions than channels, as in last maps, the matrices are never made: time is
+    :math:`O(N C P^2)` for :math:`P` positions. Else it is :math:`O(N C^2 P)`, and samples are taken in chunks, so that
+    about 16 MiB of float32 are held; more than one chunk is computed again in the backward pass.
 
     Args:
         student: Map of shape ``(N, C, *grid)`` with any number of grid axes, floating point.
@@ -29,7 +31,7 @@ def inter_channel_correlation(student: Tensor, teacher: Tensor, *, reduction: Re
         reduction: ``"mean"`` over the samples, ``"sum"``, or ``"none"``.
 
     Returns:
-        Loss, dimensionless, in [0, 4], at least float32: shape ``()``, or ``(N,)`` for ``"none"``.
+        Loss, dimensionless, in [0, 4] up to rounding, at least float32: shape ``()``, or ``(N,)`` for ``"none"``.
 
     Raises:
         ShapeError: If the numbers of samples or channels differ, or a map is empty.
@@ -56,12 +58,13 @@ def inter_channel_correlation(student: Tensor, teacher: Tensor, *, reduction: Re
         )
     s, t = (feature.reshape(*feature.shape[:2], -1) for feature in operands(student, teacher))
 
-    def of_samples(student_maps: Tensor, teacher_maps: Tensor) -> Tensor:
-        with without_autocast(s):
-            difference = gram_directions(student_maps) - gram_directions(teacher_maps)
-        return difference.square().sum(dim=2).mean(dim=1)
-
-    return reduce(in_chunks(of_samples, s, t, elements=4 * s.shape[1] ** 2), reduction)
+    with without_autocast(s):
+        (_, channels, s_positions), t_positions = s.shape, t.shape[2]
+        if s_positions**2 + s_positions * t_positions + t_positions**2 < channels * (s_positions + t_positions):
+            values = _differences_by_positions(s, t)
+        else:
+            values = in_chunks(_differences_by_channels, s, t, elements=8 * channels**2)
+    return reduce(values / channels, reduction)
 
 
 def patch_similarity(
@@ -76,7 +79,7 @@ def patch_similarity(
     No gradient flows to ``teacher``.
 
     Of more than ``max_positions`` positions every second, third, ... is taken, so that time is
-    :math:`O(N \cdot 512^2 C)` at most by default. Images are taken in chunks, so that about 128 MiB of float32 are
+    :math:`O(N \cdot 512^2 C)` at most by default. Images are taken in chunks, so that about 16 MiB of float32 are
     held; more than one chunk is computed again in the backward pass.
 
     Args:
@@ -177,6 +180,20 @@ def check_max_positions(max_positions: int) -> None:
     """Raise `ValueError` unless at least 2 positions are compared."""
     if max_positions < 2:
         raise ValueError(f"`max_positions` must be at least 2, got {max_positions}.")
+
+
+def _differences_by_channels(student: Tensor, teacher: Tensor) -> Tensor:
+    """Squared difference of the channels' directions, summed over the channels of each sample."""
+    return (gram_directions(student) - gram_directions(teacher)).square().sum(dim=(1, 2))
+
+
+def _differences_by_positions(student: Tensor, teacher: Tensor) -> Tensor:
+    """The same without matrices of channels: a squared difference of directions is 2 - 2 cos, of rows not zero."""
+    between, of_student, of_teacher = (
+        (a @ (a.mT @ b) * b).sum(dim=2) for a, b in ((student, teacher), (student, student), (teacher, teacher))
+    )
+    cosines = between * inverse_root(of_student) * inverse_root(of_teacher)
+    return ((of_student > 0).to(cosines.dtype) + (of_teacher > 0) - 2.0 * cosines).sum(dim=1)
 
 
 def _positions(feature: Tensor, most: int) -> Tensor:

@@ -5,8 +5,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from lightning_kd.losses._common import without_autocast
-from lightning_kd.losses._gram import squared_distances
-from lightning_kd.losses._rows import in_chunks, paired_rows, unit
+from lightning_kd.losses._gram import inverse_root, squared_distances
+from lightning_kd.losses._rows import in_chunks, paired_rows
 
 
 def relational_distance(student: Tensor, teacher: Tensor) -> Tensor:
@@ -43,8 +43,7 @@ def relational_distance(student: Tensor, teacher: Tensor) -> Tensor:
         tensor(0.0972)
     """
     s, t = paired_rows(student, teacher)
-    with without_autocast(s):
-        return F.smooth_l1_loss(_relative_distances(s), _relative_distances(t))
+    return F.smooth_l1_loss(_relative_distances(s), _relative_distances(t))
 
 
 def relational_angle(student: Tensor, teacher: Tensor) -> Tensor:
@@ -57,8 +56,9 @@ def relational_angle(student: Tensor, teacher: Tensor) -> Tensor:
     with :math:`\ell` the smooth L1 (Huber) loss with its corner at 1. The cosine is 0 where a side of the angle has
     no length. No gradient flows to ``teacher``.
 
-    Time is :math:`O(N^3 d)`. Samples are taken as vertices in chunks, so that about 128 MiB of float32 are held
-    beside :math:`O(N^2 + N d)`; more than one chunk is computed again in the backward pass.
+    Cosines follow from the distances, by the law of cosines: time is :math:`O(N^3 + N^2 d)`. Samples are taken as
+    vertices in chunks, so that about 16 MiB of float32 are held beside the distances; more than one chunk is computed
+    again in the backward pass.
 
     Args:
         student: Features, shape ``(N, ...)``, floating point; every axis but the first is flattened.
@@ -83,14 +83,13 @@ def relational_angle(student: Tensor, teacher: Tensor) -> Tensor:
         tensor(0.0434)
     """
     s, t = paired_rows(student, teacher)
-    samples = len(s)
+    s_squares, t_squares = _squared_distances(s), _squared_distances(t)
 
-    def of_vertices(student_vertices: Tensor, teacher_vertices: Tensor) -> Tensor:
-        with without_autocast(s):
-            s_cosines, t_cosines = _cosines(student_vertices, s), _cosines(teacher_vertices, t)
-        return F.smooth_l1_loss(s_cosines, t_cosines, reduction="none").mean(dim=(1, 2))
+    def at_vertices(from_student: Tensor, from_teacher: Tensor) -> Tensor:
+        cosines = _cosines(from_student, s_squares), _cosines(from_teacher, t_squares)
+        return F.smooth_l1_loss(*cosines, reduction="none").mean(dim=(1, 2))
 
-    return in_chunks(of_vertices, s, t, elements=2 * samples * (samples + s.shape[1] + t.shape[1])).mean()
+    return in_chunks(at_vertices, s_squares, t_squares, elements=10 * len(s) ** 2).mean()
 
 
 class RelationalDistance(nn.Module):
@@ -110,15 +109,23 @@ class RelationalAngle(nn.Module):
 
 
 def _relative_distances(rows: Tensor) -> Tensor:
-    centered = rows - rows.detach().mean(dim=0)
-    squares = squared_distances(centered @ centered.T)
+    squares = _squared_distances(rows)
     equal = squares == 0
     distances = squares.masked_fill(equal, 1.0).sqrt().masked_fill(equal, 0.0)
     mean = distances.sum() / (~equal).sum().clamp(min=1)
     return distances / mean.masked_fill(mean == 0, 1.0)
 
 
-def _cosines(vertices: Tensor, points: Tensor) -> Tensor:
-    """Cosine of the angle at each of ``vertices`` ``(v, d)`` between each two of ``points`` ``(n, d)``."""
-    directions = unit(points[None, :, :] - vertices[:, None, :])
-    return directions @ directions.mT
+def _squared_distances(rows: Tensor) -> Tensor:
+    # Near samples are a small difference of large products: float64, which Apple's GPUs alone lack, keeps its digits.
+    wide = rows if rows.device.type == "mps" else rows.double()
+    centered = wide - wide.detach().mean(dim=0)
+    with without_autocast(rows):
+        return squared_distances(centered @ centered.T).to(rows.dtype)
+
+
+def _cosines(from_vertices: Tensor, squares: Tensor) -> Tensor:
+    """Cosines of the angles at ``v`` samples, from squared distances from these ``(v, n)`` and of all ``(n, n)``."""
+    inverses = inverse_root(from_vertices)
+    products = (from_vertices[:, :, None] + from_vertices[:, None, :] - squares) / 2.0
+    return products * inverses[:, :, None] * inverses[:, None, :]
