@@ -39,7 +39,7 @@ class Step:
 
     @property
     def labels(self) -> Tensor:
-        """Labels of the batch: class indices of shape ``(N,)`` or ``(N, H, W)``, or mixed ones of shape ``(N, K)``.
+        """Labels of the batch: class indices of shape ``(N,)`` or ``(N, H, W)``, or mixed ones with classes on axis 1.
 
         Raises:
             SetupError: If the batch holds none where they are looked for.
@@ -53,7 +53,7 @@ class Step:
     def class_indices(self) -> Tensor:
         """Labels as class indices; mixed ones count as their largest class."""
         labels = self.labels
-        return labels.argmax(dim=-1) if labels.is_floating_point() else labels.long()
+        return labels.argmax(dim=1) if labels.is_floating_point() and labels.ndim > 1 else labels.long()
 
     @property
     def indices(self) -> Tensor:

@@ -38,6 +38,8 @@ def test_mixed_labels_count_as_their_largest_class():
     mixed = torch.tensor([[0.2, 0.8], [0.6, 0.4]])
     assert Step(batch=(IMAGES, mixed)).class_indices.tolist() == [1, 0]
     assert Step(batch=(IMAGES, LABELS.int())).class_indices.dtype == torch.long
+    dense = torch.stack([torch.tensor([[0.2, 0.9]]), torch.tensor([[0.8, 0.1]])])[None]
+    assert Step(batch=(IMAGES, dense)).class_indices.tolist() == [[[1, 0]]]
 
 
 @pytest.mark.parametrize(
