@@ -34,7 +34,7 @@ def segformer(name):
 STAGED = {
     "resnet": [
         lambda: timm_net("resnet18"),
-        lambda: timm_net("wide_resnet50_2"),
+        lambda: timm_net("wide_resnet50_2", layers=(1, 1, 1, 1)),
         lambda: timm_net("resnext50_32x4d"),
         lambda: timm_net("test_resnet"),
         lambda: torchvision_net("resnet18"),
@@ -81,7 +81,7 @@ PLAIN = {
         lambda: timm_net("vit_small_patch16_224", img_size=PIXELS, reg_tokens=4, global_pool="avg"),
         lambda: timm_net("beit_base_patch16_224", img_size=PIXELS, embed_dim=48, num_heads=3),
         lambda: timm_net("eva02_tiny_patch14_224", img_size=56),
-        lambda: torchvision_net("vit_b_16", image_size=PIXELS),
+        lambda: torchvision.models.VisionTransformer(PIXELS, 16, 6, 3, 48, 96, num_classes=10),
     ],
     "mixer": [
         lambda: timm_net("mixer_s32_224", img_size=PIXELS),
@@ -179,7 +179,7 @@ def test_a_compiled_network_is_of_the_family_it_was():
 
 
 def test_prefix_tokens_are_declared_where_the_network_does_not_tell():
-    model = torchvision_net("vit_b_16", image_size=PIXELS)
+    model = torchvision.models.VisionTransformer(PIXELS, 16, 12, 3, 48, 96)
     assert stage_taps(model)[0] == Tap("encoder.layers.encoder_layer_1", prefix_tokens=1)
 
 

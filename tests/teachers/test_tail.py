@@ -50,7 +50,7 @@ TEACHERS = {
     "deit": timm_net("deit_tiny_distilled_patch16_224", img_size=PIXELS),
     "registers": timm_net("test_vit", img_size=PIXELS, reg_tokens=4, global_pool="avg"),
     "beit": timm_net("beit_base_patch16_224", img_size=PIXELS, embed_dim=48, num_heads=3),
-    "vit, torchvision": torchvision_net("vit_b_16", image_size=PIXELS),
+    "vit, torchvision": lambda: torchvision.models.VisionTransformer(PIXELS, 16, 6, 3, 48, 96, num_classes=10),
     "mixer": timm_net("mixer_s32_224", img_size=PIXELS),
 }
 every_teacher = pytest.mark.parametrize("make", TEACHERS.values(), ids=TEACHERS)
