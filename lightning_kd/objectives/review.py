@@ -8,12 +8,10 @@ from lightning_kd.adapters import Probe
 from lightning_kd.fusion import AttentionMerge, DeepToShallowFusion, fused_context
 from lightning_kd.objectives._maps import MapObjective
 from lightning_kd.objectives.base import Places
-from lightning_kd.schedules import Ramp, Weight
+from lightning_kd.schedules import Weight, warm_up
 from lightning_kd.step import Step
 from lightning_kd.taps import Observation
 
-# min(epoch / 20, 1) with epochs counted from 1: the first epoch has 1/20.
-WARM_UP = Ramp(0.05, 1.0, over=19)
 WIDEST = 512
 
 
@@ -55,7 +53,7 @@ class ReviewKD(MapObjective):
         teacher: Places,
         *,
         middle: int | None = None,
-        weight: Weight = WARM_UP,
+        weight: Weight = warm_up,
         name: str = "review",
     ) -> None:
         super().__init__(student, teacher, name=name, weight=weight)

@@ -21,7 +21,6 @@ from lightning_kd.objectives import (
     SimKD,
     ViTKD,
 )
-from lightning_kd.objectives.review import WARM_UP
 from lightning_kd.recipes._places import (
     EVERY_STAGE,
     LAST_THREE,
@@ -31,7 +30,7 @@ from lightning_kd.recipes._places import (
     place,
     unwrapped,
 )
-from lightning_kd.schedules import Weight
+from lightning_kd.schedules import Weight, warm_up
 
 
 def fitnet(
@@ -111,7 +110,7 @@ def vid(
 
 
 def review_kd(
-    teacher: nn.Module, student: nn.Module, *, path: str = "", weight: Weight = WARM_UP
+    teacher: nn.Module, student: nn.Module, *, path: str = "", weight: Weight = warm_up
 ) -> KnowledgeDistillation:
     """ReviewKD: every level of the teacher from that and all deeper levels of the student, with a warm-up of 20 epochs.
 
