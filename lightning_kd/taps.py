@@ -12,7 +12,8 @@ from lightning_kd.errors import TapError
 from lightning_kd.layout import AXES, Axes, Layout, LayoutHints, detect_layout
 
 
-@dataclass(frozen=True, slots=True)
+# Not slotted: jsonargparse reads a default that is a dataclass by vars().
+@dataclass(frozen=True)
 class Tap:
     """A place in a model where a tensor is read.
 

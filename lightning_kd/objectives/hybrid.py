@@ -10,13 +10,18 @@ from lightning_kd.losses import standardized_smooth_l1, token_relation_kl
 from lightning_kd.losses.attention import check_heads
 from lightning_kd.losses.token_relations import Relation
 from lightning_kd.objectives._attention import AttentionObjective
-from lightning_kd.schedules import Ramp, Weight, weight_at
+from lightning_kd.schedules import Progress, Ramp, Weight, weight_at
 from lightning_kd.step import Step
 from lightning_kd.taps import Observation, Tap
 from lightning_kd.tokens import distinct_tokens, take_tokens
 
-DROP = Ramp(0.0, 0.5, over=100)
+_DROP = Ramp(0.0, 0.5, over=100)
 _RELATIONS: tuple[Relation, ...] = ("qk", "vv")
+
+
+def growing_drop(progress: Progress) -> float:
+    """Share of redundant patches that is left out: from 0 to a half over 100 epochs."""
+    return _DROP(progress)
 
 
 class HybridKD(AttentionObjective):
@@ -67,7 +72,7 @@ class HybridKD(AttentionObjective):
         teacher_feature: str | Tap,
         *,
         relation_heads: int | None = None,
-        drop: Weight = DROP,
+        drop: Weight = growing_drop,
         weight: Weight = 1.0,
         name: str = "hybrid",
     ) -> None:

@@ -35,12 +35,15 @@ def ofa_kd(
     return KnowledgeDistillation(teacher, student=path, objectives=[OFAKD(exponent=exponent, variant=variant)])
 
 
-def scalekd(teacher: nn.Module, *, path: str = "", logits: bool = True) -> KnowledgeDistillation:
+def scalekd(
+    teacher: nn.Module, *, path: str = "", heads: tuple[int, int] = (8, 8), logits: bool = True
+) -> KnowledgeDistillation:
     """ScaleKD: projectors by cross-attention, in two views, and once through the teacher's own last stage.
 
     Args:
         teacher: A trained transformer of a known family.
         path: Where the student, of a known family, is in the LightningModule; ``""`` is the module itself.
+        heads: Attention heads of the projectors of the third and the last stage; (16, 24) for Swin-L.
         logits: Whether teacher and task each have half of the loss on the class scores, as in the advanced training;
             ``False`` leaves the task loss alone, as in the traditional one.
 
@@ -51,7 +54,7 @@ def scalekd(teacher: nn.Module, *, path: str = "", logits: bool = True) -> Knowl
         Fan et al., "ScaleKD: Strong Vision Transformers Could Be Excellent Teachers", arXiv:2411.06786.
     """
     if not logits:
-        return KnowledgeDistillation(teacher, student=path, objectives=[ScaleKD()])
+        return KnowledgeDistillation(teacher, student=path, objectives=[ScaleKD(heads=heads)])
     # Cross-entropy with soft targets and KL divergence differ by the teacher's entropy, which has no gradient.
     soft = LogitKD(temperature=1.0, weight=0.5)
-    return KnowledgeDistillation(teacher, student=path, objectives=[ScaleKD(), soft], task_weight=0.5)
+    return KnowledgeDistillation(teacher, student=path, objectives=[ScaleKD(heads=heads), soft], task_weight=0.5)

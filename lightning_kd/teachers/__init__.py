@@ -2,5 +2,6 @@
 
 from lightning_kd.teachers.frozen import FrozenTeacher
 from lightning_kd.teachers.tail import TeacherTail
+from lightning_kd.teachers.views import ResizedView
 
-__all__ = ["FrozenTeacher", "TeacherTail"]
+__all__ = ["FrozenTeacher", "ResizedView", "TeacherTail"]
