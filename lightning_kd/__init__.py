@@ -7,11 +7,13 @@ from lightning_kd._lazy import lazy_names
 if TYPE_CHECKING:
     from lightning_kd.callbacks import ExportStudent, KnowledgeDistillation, LatencyMonitor
     from lightning_kd.distiller import Distiller, Losses
+    from lightning_kd.indexed import IndexedDataset
     from lightning_kd.layout import Layout
     from lightning_kd.mixin import DistillationMixin
     from lightning_kd.objectives import CKAKD, FeatureKD, LogitKD, Objective, PatchEmbeddingKD
-    from lightning_kd.schedules import Progress, Ramp, Steps
+    from lightning_kd.schedules import Progress, Ramp, Steps, Window
     from lightning_kd.similarity import match_layers, similarity_map
+    from lightning_kd.step import Step
     from lightning_kd.taps import Tap
     from lightning_kd.teachers import FrozenTeacher
 
@@ -22,6 +24,7 @@ __all__ = [
     "ExportStudent",
     "FeatureKD",
     "FrozenTeacher",
+    "IndexedDataset",
     "KnowledgeDistillation",
     "LatencyMonitor",
     "Layout",
@@ -31,8 +34,10 @@ __all__ = [
     "PatchEmbeddingKD",
     "Progress",
     "Ramp",
+    "Step",
     "Steps",
     "Tap",
+    "Window",
     "match_layers",
     "similarity_map",
 ]
@@ -40,11 +45,13 @@ __all__ = [
 _HOMES = {
     "callbacks": ("ExportStudent", "KnowledgeDistillation", "LatencyMonitor"),
     "distiller": ("Distiller", "Losses"),
+    "indexed": ("IndexedDataset",),
     "layout": ("Layout",),
     "mixin": ("DistillationMixin",),
     "objectives": ("CKAKD", "FeatureKD", "LogitKD", "Objective", "PatchEmbeddingKD"),
-    "schedules": ("Progress", "Ramp", "Steps"),
+    "schedules": ("Progress", "Ramp", "Steps", "Window"),
     "similarity": ("match_layers", "similarity_map"),
+    "step": ("Step",),
     "taps": ("Tap",),
     "teachers": ("FrozenTeacher",),
 }

@@ -56,7 +56,7 @@ class IndexedDataset(Dataset[Any]):
         place = index + len(self) if index < 0 else index
         if isinstance(sample, Mapping):
             if INDEX_KEY in sample:
-                raise SetupError(f"`dataset` must have samples without a key {INDEX_KEY!r}: rename the one that is there.")
+                raise SetupError(f"`dataset` must have samples without a key {INDEX_KEY!r}: rename it.")
             return {**sample, INDEX_KEY: place}
         if isinstance(sample, Sequence) and not isinstance(sample, str | bytes):
             return (*sample, place)

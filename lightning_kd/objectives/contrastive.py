@@ -8,9 +8,9 @@ from typing_extensions import override
 
 from lightning_kd._checks import check_positive
 from lightning_kd.adapters import Probe
+from lightning_kd.adapters.memory import ContrastiveMemory, check_momentum, contrast_groups
 from lightning_kd.layout import pooled
 from lightning_kd.losses import noise_contrastive
-from lightning_kd.memory import ContrastiveMemory, check_momentum, contrast_groups
 from lightning_kd.objectives.base import Objective
 from lightning_kd.schedules import Weight
 from lightning_kd.step import Step

@@ -6,8 +6,8 @@ from typing_extensions import override
 
 from lightning_kd._checks import check_choice
 from lightning_kd.adapters import Align, Probe, as_map
+from lightning_kd.adapters.masking import Parts, check_ratio, conv_generator, hidden_parts
 from lightning_kd.losses import generation_error
-from lightning_kd.masking import Parts, check_ratio, conv_generator, hidden_parts
 from lightning_kd.objectives._maps import MapObjective
 from lightning_kd.objectives.base import Places
 from lightning_kd.schedules import Weight

@@ -5,10 +5,10 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from lightning_kd.adapters import Probe
+from lightning_kd.adapters.regressors import HintRegressor, is_rectified
 from lightning_kd.losses import feature_mse
 from lightning_kd.objectives._maps import MapObjective
 from lightning_kd.objectives.base import Places
-from lightning_kd.regressors import HintRegressor, is_rectified
 from lightning_kd.schedules import Weight
 from lightning_kd.step import Step
 from lightning_kd.taps import Observation

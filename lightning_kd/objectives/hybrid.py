@@ -60,8 +60,9 @@ class HybridKD(AttentionObjective):
         equal weights, what is redundant, and the ramp of ``drop`` from 0 to 0.5 over 100 epochs are ours.
 
     Example:
-        >>> HybridKD("blocks.8.attn", "a.blocks.8.attn", "norm", "b.norm").drop
-        Ramp(start=0.0, end=0.5, over=100, unit='epoch', begin=0, shape='linear')
+        >>> from lightning_kd.schedules import Progress
+        >>> HybridKD("blocks.8.attn", "a.blocks.8.attn", "norm", "b.norm").drop(Progress(epoch=50))
+        0.25
     """
 
     def __init__(

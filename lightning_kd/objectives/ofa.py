@@ -8,7 +8,7 @@ from typing_extensions import override
 
 from lightning_kd._checks import check_choice, check_not_negative, check_positive
 from lightning_kd.adapters import Probe
-from lightning_kd.branches import MapBranch, TokenBranch
+from lightning_kd.adapters.branches import MapBranch, TokenBranch
 from lightning_kd.errors import LayoutError, SetupError
 from lightning_kd.families import family_of, stage_taps
 from lightning_kd.losses import one_for_all

@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from lightning_kd._checks import check_choice
 from lightning_kd.adapters import Align, Geometry, Probe
+from lightning_kd.adapters.transkd import EmbeddingAssistant, GlobalLocalMixer
 from lightning_kd.errors import SetupError
 from lightning_kd.families import patch_embedding_paths
 from lightning_kd.layout import Layout, common_grid
@@ -19,7 +20,6 @@ from lightning_kd.objectives.base import Objective, Places, as_taps
 from lightning_kd.schedules import Weight
 from lightning_kd.step import Step
 from lightning_kd.taps import Observation, Tap
-from lightning_kd.transkd import EmbeddingAssistant, GlobalLocalMixer
 
 Mixer = Literal["none", "global_local"]
 

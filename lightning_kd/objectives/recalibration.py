@@ -5,11 +5,11 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from lightning_kd.adapters import Probe
+from lightning_kd.adapters.regressors import TokenReverse
 from lightning_kd.errors import LayoutError
 from lightning_kd.layout import Layout
 from lightning_kd.losses import feature_mse
 from lightning_kd.objectives.base import PairedObjective, Places
-from lightning_kd.regressors import TokenReverse
 from lightning_kd.schedules import Weight
 from lightning_kd.step import Step
 from lightning_kd.taps import Observation, Tap

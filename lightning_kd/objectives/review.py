@@ -5,7 +5,7 @@ from typing_extensions import override
 
 from lightning_kd._checks import check_positive
 from lightning_kd.adapters import Probe
-from lightning_kd.fusion import AttentionMerge, DeepToShallowFusion, fused_context
+from lightning_kd.adapters.fusion import AttentionMerge, DeepToShallowFusion, fused_context
 from lightning_kd.objectives._maps import MapObjective
 from lightning_kd.objectives.base import Places
 from lightning_kd.schedules import Weight, warm_up

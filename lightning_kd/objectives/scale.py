@@ -6,7 +6,7 @@ from typing_extensions import override
 
 from lightning_kd._checks import check_not_negative
 from lightning_kd.adapters import Geometry, Probe
-from lightning_kd.cross_attention import CrossAttentionProjector
+from lightning_kd.adapters.cross_attention import CrossAttentionProjector
 from lightning_kd.errors import LayoutError, SetupError
 from lightning_kd.families import stage_taps
 from lightning_kd.losses import view_distance

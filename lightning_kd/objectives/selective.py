@@ -138,7 +138,7 @@ class SelectiveKD(PairedObjective):
 
 
 class PeerObjective(Objective):
-    """An objective between the two sides of `lightning_kd.peers.Peers`, both of which learn; there is no teacher.
+    """An objective between the two sides of `lightning_kd.students.Peers`, both of which learn; there is no teacher.
 
     Args:
         a: Place or places in one side, as in ``"a.layer1"``.
@@ -179,7 +179,7 @@ class PeerObjective(Objective):
 class BSDKD(PeerObjective):
     """Bidirectional selective distillation: two networks train together, each from the other where that one is better.
 
-    Both directions of what `SelectiveKD` does, between the sides of a student of type `lightning_kd.peers.Peers`, with
+    Both directions of what `SelectiveKD` does, between the sides of a `lightning_kd.students.Peers`, with
     ``teacher=None``. Each pixel and each region teaches one side only; its target carries no gradient. The module's
     own loss must train both sides, as in ``cross_entropy(out_a, y) + cross_entropy(out_b, y)``.
 
@@ -260,7 +260,7 @@ class HFDKD(PeerObjective):
         L = \bigl(1 - \cos(P_{ab} f_a, \mathrm{sg} f_b)\bigr) + \bigl(1 - \cos(P_{ba} f_b, \mathrm{sg} f_a)\bigr)
 
     averaged over the positions of the coarser grid and over the pairs, with learned 1x1 projections :math:`P` and no
-    gradient through sg. The student is a `lightning_kd.peers.Peers`, with ``teacher=None``.
+    gradient through sg. The student is a `lightning_kd.students.Peers`, with ``teacher=None``.
 
     Args:
         a: Place or places in one side, as in ``"a.layer1"``.

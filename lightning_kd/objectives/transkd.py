@@ -5,13 +5,13 @@ from typing_extensions import override
 
 from lightning_kd._checks import check_positive
 from lightning_kd.adapters import Probe
-from lightning_kd.fusion import DeepToShallowFusion, fused_context
+from lightning_kd.adapters.fusion import DeepToShallowFusion, fused_context
+from lightning_kd.adapters.transkd import SelectiveMerge
 from lightning_kd.objectives._maps import MapObjective
 from lightning_kd.objectives.base import Places
 from lightning_kd.schedules import Weight
 from lightning_kd.step import Step
 from lightning_kd.taps import Observation
-from lightning_kd.transkd import SelectiveMerge
 
 
 class CSFKD(MapObjective):

@@ -9,11 +9,11 @@ from typing_extensions import override
 
 from lightning_kd._checks import check_positive
 from lightning_kd.adapters import Probe, as_map
+from lightning_kd.adapters.regressors import information_regressor
 from lightning_kd.layout import common_grid
 from lightning_kd.losses import variational_information
 from lightning_kd.objectives._maps import MapObjective
 from lightning_kd.objectives.base import Places
-from lightning_kd.regressors import information_regressor
 from lightning_kd.schedules import Weight
 from lightning_kd.step import Step
 from lightning_kd.taps import Observation

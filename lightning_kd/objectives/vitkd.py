@@ -5,8 +5,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from lightning_kd.adapters import Align, Probe, as_map
+from lightning_kd.adapters.masking import check_ratio, conv_generator, hidden_tokens
 from lightning_kd.losses import generation_error
-from lightning_kd.masking import check_ratio, conv_generator, hidden_tokens
 from lightning_kd.objectives._maps import MapObjective
 from lightning_kd.objectives.base import Places
 from lightning_kd.schedules import Weight, check_weight

@@ -9,8 +9,8 @@ from lightning_kd._checks import check_choice
 from lightning_kd.callbacks import KnowledgeDistillation
 from lightning_kd.families import stage_taps
 from lightning_kd.objectives import BSDKD, CSFKD, HFDKD, PatchEmbeddingKD, SelectiveKD
-from lightning_kd.peers import Peers
 from lightning_kd.recipes._places import EVERY_STAGE, at_stages, place
+from lightning_kd.students.peers import Peers
 
 TransKDVariant = Literal["base", "gl", "ea"]
 

@@ -3,9 +3,9 @@
 from torch import nn
 
 from lightning_kd.callbacks import KnowledgeDistillation
-from lightning_kd.inherit import inherit_weights
 from lightning_kd.objectives import AffinityKD
 from lightning_kd.objectives.affinity import Towers
+from lightning_kd.students.inherit import inherit_weights
 
 
 def tinyclip(

@@ -10,9 +10,9 @@ from lightning_kd.callbacks import KnowledgeDistillation
 from lightning_kd.families import last_map_tap
 from lightning_kd.objectives import HybridKD, LGViTKD, MiniLMKD, MultiExitKD, TinyBERTKD, TinyBERTLogitKD
 from lightning_kd.objectives.exits import ExitTarget
-from lightning_kd.peers import Peers
 from lightning_kd.recipes._places import unwrapped
 from lightning_kd.recipes.stages import Stage, in_stages
+from lightning_kd.students.peers import Peers
 
 
 def tinybert(teacher: nn.Module, *, path: str = "", first_epochs: int = 10) -> KnowledgeDistillation:
@@ -34,22 +34,30 @@ def tinybert(teacher: nn.Module, *, path: str = "", first_epochs: int = 10) -> K
     return KnowledgeDistillation(teacher, student=path, objectives=objectives, task_weight=0.0)
 
 
-def minilm(teacher: nn.Module, *, path: str = "", version: Literal[1, 2] = 2) -> KnowledgeDistillation:
+def minilm(
+    teacher: nn.Module, *, path: str = "", version: Literal[1, 2] = 2, relation_heads: int | None = None
+) -> KnowledgeDistillation:
     """MiniLM: the relations of queries, keys and values in the last block, beside the task loss.
 
     Args:
         teacher: A trained transformer that sees as many tokens as the student.
         path: Where the student is in the LightningModule; ``""`` is the module itself.
         version: 2 for any widths and heads; 1 compares attention and values, with equally many heads.
+        relation_heads: Version 2 only: number of relation heads, a divisor of both widths; ``None`` takes 48.
 
     Returns:
         The callback.
+
+    Raises:
+        ValueError: If version 1 is given ``relation_heads``.
 
     Source:
         Wang et al., "MiniLMv2", arXiv:2012.15828; version 1 arXiv:2002.10957. The task loss beside it is ours; the
         publications pre-train without labels.
     """
-    return KnowledgeDistillation(teacher, student=path, objectives=[MiniLMKD(version=version)])
+    return KnowledgeDistillation(
+        teacher, student=path, objectives=[MiniLMKD(version=version, relation_heads=relation_heads)]
+    )
 
 
 def lgvit(*, path: str = "") -> KnowledgeDistillation:
@@ -59,12 +67,12 @@ def lgvit(*, path: str = "") -> KnowledgeDistillation:
         path: Where the student, made with `lightning_kd.students.EarlyExits`, is in the LightningModule.
 
     Returns:
-        The callback, without a teacher. The backbone is frozen by the user, as published.
+        The callback, without a teacher. Freeze the backbone, as published; one that trains is accepted, too.
 
     Source:
         Xu et al., "LGViT: Dynamic Early Exiting for Accelerating Vision Transformer", arXiv:2308.00255.
     """
-    return KnowledgeDistillation(None, student=path, objectives=[LGViTKD()], task_weight=0.7)
+    return KnowledgeDistillation(None, student=path, objectives=[LGViTKD()], task_weight=0.7, allow=["frozen"])
 
 
 def multi_exit(*, path: str = "", target: ExitTarget = "final") -> KnowledgeDistillation:

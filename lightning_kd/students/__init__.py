@@ -2,15 +2,19 @@
 
 from lightning_kd.students.distillation_token import with_distillation_token
 from lightning_kd.students.exits import EarlyExits, Exit, lgvit_exits
+from lightning_kd.students.inherit import inherit_weights
 from lightning_kd.students.masked import MaskedAutoencoder, Reconstruction, patchify
+from lightning_kd.students.peers import Peers
 from lightning_kd.students.simkd import ReusedClassifier, with_teacher_classifier
 
 __all__ = [
     "EarlyExits",
     "Exit",
     "MaskedAutoencoder",
+    "Peers",
     "Reconstruction",
     "ReusedClassifier",
+    "inherit_weights",
     "lgvit_exits",
     "patchify",
     "with_distillation_token",

@@ -12,9 +12,9 @@ from typing_extensions import override
 
 from lightning_kd._modes import looking_only
 from lightning_kd.adapters import Geometry, Probe, as_map
+from lightning_kd.adapters.regressors import bottleneck_projector, is_rectified
 from lightning_kd.errors import SetupError
 from lightning_kd.layout import pooled
-from lightning_kd.regressors import bottleneck_projector, is_rectified
 from lightning_kd.taps import Inputs, Observation, Tap, pick_tensor
 from lightning_kd.teachers import FrozenTeacher
 

@@ -31,7 +31,8 @@ def test_a_row_is_whole_and_names_its_source(method):
     assert all((method.name, method.moves, method.needs, method.cost))
     assert re.search(r"arXiv:\d{4}\.\d{4,5}|doi:|ours", method.source)
     if method.source.startswith("arXiv") and not method.name.startswith("Born"):
-        assert method.source.split()[0].rstrip(",") in getattr(objectives, method.objective).__doc__ + _doc(method.recipe)
+        documented = getattr(objectives, method.objective).__doc__ + _doc(method.recipe)
+        assert method.source.split()[0].rstrip(",") in documented
 
 
 def _doc(recipe):

@@ -9,8 +9,8 @@ from lightning_kd import Distiller
 from lightning_kd.errors import ShapeError
 from lightning_kd.losses import standardized_smooth_l1, token_relation_kl
 from lightning_kd.objectives import HybridKD
-from lightning_kd.peers import Peers
 from lightning_kd.schedules import Progress, Ramp
+from lightning_kd.students.peers import Peers
 
 VIT = {"img_size": 64, "num_classes": 10, "depth": 3, "num_heads": 2}
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))

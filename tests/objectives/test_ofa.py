@@ -7,7 +7,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from lightning_kd import Distiller
-from lightning_kd.branches import MapBranch, TokenBranch
+from lightning_kd.adapters.branches import MapBranch, TokenBranch
 from lightning_kd.errors import LayoutError, SetupError
 from lightning_kd.losses import one_for_all
 from lightning_kd.objectives import OFAKD

@@ -7,8 +7,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from lightning_kd import Distiller, PatchEmbeddingKD, Tap
+from lightning_kd.adapters.transkd import GlobalLocalMixer
 from lightning_kd.errors import SetupError, ShapeError
-from lightning_kd.transkd import GlobalLocalMixer
 
 VARIANTS = {
     "plain": {},

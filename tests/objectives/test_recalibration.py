@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from lightning_kd.adapters.regressors import TokenReverse
 from lightning_kd.errors import LayoutError
 from lightning_kd.objectives import FRDKD
-from lightning_kd.regressors import TokenReverse
 
 
 def test_the_published_weight_is_the_default():

@@ -14,7 +14,7 @@ from lightning_kd import Distiller, KnowledgeDistillation
 from lightning_kd.errors import SetupError, ShapeError
 from lightning_kd.losses import cosine_distance, selective_pixel_kl, selective_region_cosine
 from lightning_kd.objectives import BSDKD, HFDKD, SelectiveKD
-from lightning_kd.peers import Peers
+from lightning_kd.students.peers import Peers
 
 CLASSES, PIXELS, IGNORED = 5, 64, 255
 

@@ -10,11 +10,11 @@ from torch.utils.data import TensorDataset
 from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
 from lightning_kd import Distiller, PatchEmbeddingKD
+from lightning_kd.adapters.fusion import DeepToShallowFusion
+from lightning_kd.adapters.transkd import SelectiveMerge
 from lightning_kd.errors import SetupError
-from lightning_kd.fusion import DeepToShallowFusion
 from lightning_kd.losses import hierarchical_context
 from lightning_kd.objectives import CSFKD
-from lightning_kd.transkd import SelectiveMerge
 
 STAGES = [f"stages.{stage}" for stage in range(4)]
 LAYERS = [f"layer{stage}" for stage in range(1, 5)]
