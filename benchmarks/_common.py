@@ -22,16 +22,17 @@ RESULTS = Path(__file__).parent / "results"
 DISTRIBUTIONS = ("lightning-kd", "lightning", "torch", "timm", "numpy")
 
 
-def options(description: str) -> argparse.ArgumentParser:
+def options(description: str, *, short: str = "--quick") -> argparse.ArgumentParser:
     """Parser with the options that all benchmarks take.
 
     Args:
         description: Docstring of the script.
+        short: Option for a run of minutes.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="take minutes and write no result file")
+    parser.add_argument(short, action="store_true", help="take minutes and write no result file")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object on the last line")
-    parser.add_argument("--output", type=Path, help="result file (default: under benchmarks/results, none if --quick)")
+    parser.add_argument("--output", type=Path, help=f"result file (default: under benchmarks/results, none if {short})")
     return parser
 
 
