@@ -21,8 +21,8 @@ class ReviewKD(MapObjective):
     The student's levels are fused from deep to shallow by attention (`DeepToShallowFusion`, `AttentionMerge`), and
     compared with the teacher's by `hierarchical_context`; the term is the sum over the levels. A place whose feature is
     pooled, ``(N, C)``, is a level of one cell, compared by its mean squared error. Published are the stages and, as the
-    deepest level, the pooled feature; the teacher's and the student's stages are read before their last activation
-    (`lightning_kd.pre_activation.pre_activation_tap`).
+    deepest level, the pooled feature; the teacher's stages are read before their last activation
+    (`lightning_kd.pre_activation.pre_activation_tap`), the student's after it.
 
     Args:
         student: Places of the student's levels, from shallow to deep.

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from torch import nn
 
@@ -14,7 +14,8 @@ from lightning_kd.taps import Tap
 from lightning_kd.teachers import FrozenTeacher
 
 Paired = TypeVar("Paired", bound=PairedObjective)
-Finder = Callable[[nn.Module], Sequence[Tap]]
+Role = Literal["student", "teacher"]
+Finder = Callable[[nn.Module, Role], Sequence[Tap]]
 EVERY_STAGE = (0, 1, 2, 3)
 LAST_THREE = (1, 2, 3)
 
@@ -28,7 +29,7 @@ def at_stages(stages: Sequence[int]) -> Finder:
     """Finder of these of a network's four stages, 0 to 3."""
     if not stages or not all(-4 <= stage < 4 for stage in stages):
         raise SetupError(f"`stages` must be some of the four stages 0 to 3, got {tuple(stages)}.")
-    return lambda network: [stage_taps(network)[stage] for stage in stages]
+    return lambda network, role: [stage_taps(network, role)[stage] for stage in stages]
 
 
 def place(
@@ -42,16 +43,16 @@ def place(
         objective: Whose pairs are set.
         teacher: The teacher, frozen or not.
         student: The student.
-        find: Names the places in a network of a known family.
+        find: Names the places in a network of a known family, told which of the two it is.
         pairs: How many pairs CKA chooses if a family is unknown; ``None`` takes 3.
 
     Returns:
         ``objective``.
     """
-    networks = {"student": student, "teacher": unwrapped(teacher)}
+    networks: dict[Role, nn.Module] = {"student": student, "teacher": unwrapped(teacher)}
     unknown = [f"the {role} ({type(net).__name__})" for role, net in networks.items() if family_of(net) is None]
     if not unknown:
-        return objective.pair(*([*find(network)] for network in networks.values()))
+        return objective.pair(*([*find(network, role)] for role, network in networks.items()))
     top = 3 if pairs is None else pairs
     warnings.warn(
         f"the family of {' and '.join(unknown)} is not known, so {top} pair(s) of layers for {objective.name!r} are "
@@ -61,19 +62,19 @@ def place(
     return objective.match(Matching(top=top))
 
 
-def levels_of_review(network: nn.Module) -> list[Tap]:
-    """The last three stages, of convolutional networks before their last activation, and what is classified."""
-    family, taps = family_of(network), list(stage_taps(network)[1:])
-    if family is not None and family.kind == "cnn":
+def levels_of_review(network: nn.Module, role: Role) -> list[Tap]:
+    """The last three stages, a convolutional teacher's before their last activation, and what is classified."""
+    family, taps = family_of(network), list(stage_taps(network, role)[1:])
+    if role == "teacher" and family is not None and family.kind == "cnn":
         taps = [pre_activation_tap(network, tap.path) for tap in taps]
     if family is not None and family.classifier is not None:
         taps.append(Tap(family.classifier, at="input"))
     return taps
 
 
-def first_and_last_blocks(network: nn.Module) -> list[Tap]:
+def first_and_last_blocks(network: nn.Module, role: Role) -> list[Tap]:
     """The first two blocks and the last of a plain transformer; of others, their first two stages and the last."""
-    family, taps = family_of(network), stage_taps(network)
+    family, taps = family_of(network), stage_taps(network, role)
     if family is None or family.kind != "isotropic":
         return [taps[0], taps[1], taps[3]]
     blocks = taps[3].path.rpartition(".")[0]

@@ -114,8 +114,7 @@ def review_kd(
 ) -> KnowledgeDistillation:
     """ReviewKD: every level of the teacher from that and all deeper levels of the student, with a warm-up of 20 epochs.
 
-    The last three stages are read before their last activation where there is one, and the classifier's input is the
-    deepest level.
+    Levels are the last three stages, a convolutional teacher's before their last activation, and what is classified.
 
     Args:
         teacher: A trained network.
