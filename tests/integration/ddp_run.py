@@ -10,8 +10,8 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_kd import CKAKD, FeatureKD, KnowledgeDistillation, LogitKD
-from lightning_kd.schedules import Window
+from lightning_kd import CKAKD, FeatureKD, IndexedDataset, KnowledgeDistillation, LogitKD, Window
+from lightning_kd.objectives import CRDKD, CTKD, DKD, SPKD, VIDKD
 
 
 class Net(nn.Module):
@@ -59,6 +59,11 @@ def main(folder, *, find_unused, accumulate):
             FeatureKD("blocks.1", "blocks.1"),
             CKAKD.matched(top=1, samples=16),
             FeatureKD("blocks.0", "blocks.0", name="second_epoch", weight=Window(1.0, begin=1)),
+            DKD(),
+            CTKD(),
+            VIDKD("blocks.1", "blocks.1"),
+            SPKD("blocks.1", "blocks.1", gather=True, weight=1.0),
+            CRDKD("blocks.1", "blocks.1", labels=data.tensors[1], negatives=8),
         ],
     )
     trainer = L.Trainer(
@@ -75,7 +80,7 @@ def main(folder, *, find_unused, accumulate):
     )
     torch.manual_seed(100 + trainer.global_rank)
     module = Student()
-    trainer.fit(module, DataLoader(data, batch_size=8))
+    trainer.fit(module, DataLoader(IndexedDataset(data), batch_size=8))
     result = {"weights": dict(module.state_dict()), "kd": kd.state_dict(), "terms": module.terms}
     torch.save(result, Path(folder) / f"unused-{find_unused}-rank{trainer.global_rank}.pt")
 

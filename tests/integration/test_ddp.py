@@ -39,8 +39,9 @@ def test_two_processes_end_with_identical_weights(find_unused, ranks):
     for rank in (first, second):
         assert len(rank["terms"]) == 8
         for step in rank["terms"]:
-            assert step["kd/logit"] > 0
-            assert step["kd/feature"] > 0
-            assert step["kd/cka"] > 0
+            assert all(
+                step[f"kd/{name}"] > 0 for name in ("logit", "feature", "cka", "dkd", "ctkd", "vid", "sp", "crd")
+            )
+        assert first["terms"][0]["kd/sp"] == rank["terms"][0]["kd/sp"]
     assert first["terms"][-1]["kd/second_epoch"] > 0
     assert first["terms"][0]["kd/task"] != second["terms"][0]["kd/task"]
