@@ -57,6 +57,7 @@ class LayerReader:
         self._ordered = False
         self._samples: int | None = None
         self._found: dict[str, list[Tensor | str]] = {}
+        self._with_positions: set[str] = set()
         self._seen: list[tuple[weakref.ref[Tensor], int, str]] = []
         self._hooks = ExitStack()
         for path in paths:
@@ -87,6 +88,11 @@ class LayerReader:
         if not self._ordered:
             self._put_in_order()
         return [self._result(path) for path in self.layers]
+
+    @property
+    def positions(self) -> tuple[bool, ...]:
+        """Whether each of ``layers`` returns more than one vector per sample: a map, or tokens."""
+        return tuple(path in self._with_positions for path in self.layers)
 
     def _put_in_order(self) -> None:
         ran = [path for path in self._found if self._named or self._why_not(path) is None]
@@ -130,6 +136,8 @@ class LayerReader:
             if not self._named and reference() is feature and seen_version == version:
                 return f"it returned the very tensor of {seen_path!r}"
         self._seen.append((weakref.ref(feature), version, path))
+        if sum(size > 1 for size in feature.shape[1:]) > 1:
+            self._with_positions.add(path)
         return self._reduce(feature.flatten(1))
 
 

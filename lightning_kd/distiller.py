@@ -150,7 +150,8 @@ class Distiller:
             raise SetupError("layer pairs can only be chosen by similarity to a `teacher`, got None.")
         similarity = similarity_map(self.student, self.teacher, map(self._moved, examples))
         for objective, matching in matched:
-            matches = match_layers(similarity, top=matching.top, monotone=matching.monotone)
+            candidates = similarity.with_positions() if objective.needs_positions else similarity
+            matches = match_layers(candidates, top=matching.top, monotone=matching.monotone)
             objective.pair(*broadcast(([m.student for m in matches], [m.teacher for m in matches])))
 
     def _moved(self, example: Any) -> Inputs:

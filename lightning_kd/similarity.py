@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lightning_kd._layers import LayerReader
 from lightning_kd._modes import looking_only
-from lightning_kd.errors import ShapeError
+from lightning_kd.errors import ShapeError, TapError
 from lightning_kd.losses import MinibatchCKA
 from lightning_kd.taps import Inputs
 from lightning_kd.teachers import FrozenTeacher
@@ -27,12 +27,44 @@ class SimilarityMap:
         values: Unbiased CKA, shape ``(student layers, teacher layers)``, float64 on the CPU, dimensionless, at most 1;
             near 0 or slightly negative for unrelated layers.
         samples: Number of samples it was estimated from.
+        student_positions: Whether each of the student's layers returns a map or tokens, not one vector per sample;
+            ``None`` if that is not known.
+        teacher_positions: Likewise.
     """
 
     student_layers: tuple[str, ...]
     teacher_layers: tuple[str, ...]
     values: Tensor
     samples: int
+    student_positions: tuple[bool, ...] | None = None
+    teacher_positions: tuple[bool, ...] | None = None
+
+    def with_positions(self) -> "SimilarityMap":
+        """The part of the map whose layers return maps or tokens.
+
+        Returns:
+            A smaller map; the same one where that is not known.
+
+        Raises:
+            TapError: If a network has no such layer.
+        """
+        if self.student_positions is None or self.teacher_positions is None:
+            return self
+        rows, columns = (
+            [index for index, more in enumerate(positions) if more]
+            for positions in (self.student_positions, self.teacher_positions)
+        )
+        if not rows or not columns:
+            raise TapError(
+                f"maps or tokens are needed, but none of the {'teacher' if rows else 'student'}'s layers that can be "
+                "compared returns them: name the places yourself."
+            )
+        return SimilarityMap(
+            tuple(self.student_layers[row] for row in rows),
+            tuple(self.teacher_layers[column] for column in columns),
+            self.values[rows][:, columns],
+            self.samples,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +149,8 @@ def similarity_map(
                 cka.update_grams(of_student.reduced(), of_teacher.reduced())
     if cka.samples == 0:
         raise ShapeError(f"`batches` must hold a batch of at least {LEAST_SAMPLES} samples, got none.")
-    return SimilarityMap(of_student.layers, of_teacher.layers, cka.compute(), cka.samples)
+    layers = (of_student.layers, of_teacher.layers)
+    return SimilarityMap(*layers, cka.compute(), cka.samples, of_student.positions, of_teacher.positions)
 
 
 def match_layers(similarity: SimilarityMap, *, top: int | None = None, monotone: bool = False) -> list[LayerMatch]:

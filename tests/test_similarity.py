@@ -84,6 +84,23 @@ def test_values_are_the_cka_of_the_flattened_features():
     assert_close(similarity.values.float(), expected, **EXACT)
 
 
+def test_layers_with_positions_are_those_that_return_maps_or_tokens():
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 4, 4), nn.Flatten(), nn.Linear(4, 3))
+    similarity = similarity_map(net, net, [torch.randn(8, 1, 6, 6)])
+    assert similarity.student_layers == ("0", "1", "2", "4")
+    assert similarity.student_positions == similarity.teacher_positions == (True, True, False, False)
+    part = similarity.with_positions()
+    assert part.student_layers == part.teacher_layers == ("0", "1")
+    assert_close(part.values, similarity.values[:2, :2])
+
+
+def test_a_network_without_positions_cannot_be_reduced_to_them():
+    similarity = similarity_map(Chain(), nn.Sequential(nn.Linear(6, 6), nn.ReLU()), inputs())
+    with pytest.raises(TapError, match="none of the student's layers that can be compared returns them"):
+        similarity.with_positions()
+    assert (unknown := a_map([[0.5]])).with_positions() is unknown
+
+
 def test_a_network_matches_itself_along_the_diagonal():
     net = Chain()
     similarity = similarity_map(net, net, inputs())

@@ -39,6 +39,8 @@ class ATKD(MapObjective):
         1000.0
     """
 
+    needs_positions = True
+
     def __init__(
         self, student: Places, teacher: Places, *, power: int = 2, weight: Weight = 1000.0, name: str = "at"
     ) -> None:

@@ -110,11 +110,15 @@ class PairedObjective(Objective):
         name: Name of the term.
         weight: Factor of the term.
 
+    Attributes:
+        needs_positions: Whether places must give maps or tokens; then only such layers are chosen by similarity.
+
     Raises:
         SetupError: If the numbers of places differ.
     """
 
     matching: Matching | None = None
+    needs_positions: bool = False
 
     def __init__(self, student: Places, teacher: Places, *, name: str, weight: Weight) -> None:
         super().__init__(name=name, weight=weight)

@@ -46,6 +46,8 @@ class CWDKD(MapObjective):
         (4.0, 'layer4')
     """
 
+    needs_positions = True
+
     def __init__(
         self,
         student: Places = "",

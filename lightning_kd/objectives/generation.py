@@ -64,6 +64,7 @@ class MGDKD(MapObjective):
         check_choice("hides", hides, ("channels", "positions"))
         check_ratio("ratio", ratio)
         self.hides: Parts = hides
+        self.needs_positions = hides == "positions"
         self.ratio = ratio
         self.adapters = nn.ModuleList()
         self.generators = nn.ModuleList()

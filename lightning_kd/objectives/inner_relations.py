@@ -97,6 +97,7 @@ class PatchSimilarityKD(PairedObjective):
     """
 
     needs_teacher_output = False
+    needs_positions = True
 
     def __init__(
         self,

@@ -42,6 +42,7 @@ class FRDKD(PairedObjective):
     """
 
     needs_teacher_output = False
+    needs_positions = True
 
     def __init__(self, student: Places, teacher: Places, *, weight: Weight = 2.0, name: str = "frd") -> None:
         super().__init__(student, teacher, name=name, weight=weight)

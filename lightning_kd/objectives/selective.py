@@ -98,6 +98,8 @@ class SelectiveKD(PairedObjective):
         'selective'
     """
 
+    needs_positions = True
+
     def __init__(
         self,
         student: Places = (),

@@ -49,6 +49,8 @@ class ViTKD(MapObjective):
         0.5
     """
 
+    needs_positions = True
+
     def __init__(
         self,
         student: Places,
