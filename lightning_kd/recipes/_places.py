@@ -10,7 +10,7 @@ from lightning_kd.errors import SetupError
 from lightning_kd.families import family_of, stage_taps
 from lightning_kd.objectives.base import Matching, PairedObjective
 from lightning_kd.pre_activation import pre_activation_tap
-from lightning_kd.taps import Tap
+from lightning_kd.taps import Tap, resolve_module
 from lightning_kd.teachers import FrozenTeacher
 
 Paired = TypeVar("Paired", bound=PairedObjective)
@@ -62,14 +62,22 @@ def place(
     return objective.match(Matching(top=top))
 
 
-def levels_of_review(network: nn.Module, role: Role) -> list[Tap]:
-    """The last three stages, a convolutional teacher's before their last activation, and what is classified."""
+def levels_of_review(network: nn.Module, role: Role, *, classified: bool) -> list[Tap]:
+    """The last three stages, a convolutional teacher's before their last activation, and maybe what is classified."""
     family, taps = family_of(network), list(stage_taps(network, role)[1:])
     if role == "teacher" and family is not None and family.kind == "cnn":
         taps = [pre_activation_tap(network, tap.path) for tap in taps]
-    if family is not None and family.classifier is not None:
+    if classified and family is not None and family.classifier is not None:
         taps.append(Tap(family.classifier, at="input"))
     return taps
+
+
+def classifies_images(network: nn.Module) -> bool:
+    """Whether a network of a known family classifies one vector per image, not pixels or nothing."""
+    family = family_of(network)
+    if family is None or family.classifier is None:
+        return False
+    return not isinstance(resolve_module(network, family.classifier), nn.Conv2d)
 
 
 def first_and_last_blocks(network: nn.Module, role: Role) -> list[Tap]:

@@ -1,6 +1,7 @@
 """Recipes that distil features: stages of both families are paired, or pairs are chosen by CKA."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from torch import nn
 
@@ -25,6 +26,7 @@ from lightning_kd.recipes._places import (
     EVERY_STAGE,
     LAST_THREE,
     at_stages,
+    classifies_images,
     first_and_last_blocks,
     levels_of_review,
     place,
@@ -114,7 +116,8 @@ def review_kd(
 ) -> KnowledgeDistillation:
     """ReviewKD: every level of the teacher from that and all deeper levels of the student, with a warm-up of 20 epochs.
 
-    Levels are the last three stages, a convolutional teacher's before their last activation, and what is classified.
+    Levels are the last three stages, a convolutional teacher's before their last activation, and what is classified, if
+    both networks classify images.
 
     Args:
         teacher: A trained network.
@@ -129,7 +132,9 @@ def review_kd(
         Chen et al., arXiv:2104.09044. Reading four-stage networks at their last three stages is ours, as the
         published networks have three.
     """
-    review = place(ReviewKD((), (), weight=weight), teacher, student, levels_of_review)
+    classified = classifies_images(student) and classifies_images(unwrapped(teacher))
+    levels = partial(levels_of_review, classified=classified)
+    review = place(ReviewKD((), (), weight=weight), teacher, student, levels)
     return KnowledgeDistillation(teacher, student=path, objectives=[review])
 
 
