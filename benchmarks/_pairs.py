@@ -17,49 +17,45 @@ def small_resnet(channels: Sequence[int], depth: int) -> nn.Module:
     return network
 
 
-def small_vit(width: int, depth: int) -> nn.Module:
-    """ViT for 28x28 images: 7x7 patches of 4x4 pixels, no class token, mean pooling."""
+def small_vit(width: int, depth: int, *, class_token: bool) -> nn.Module:
+    """ViT for 28x28 images: 4x4 patches of 7x7 pixels; it reads a class token, or else the mean of the patches."""
     return timm.create_model(
         "vit_tiny_patch16_224",
         img_size=28,
-        patch_size=4,
+        patch_size=7,
         in_chans=1,
         num_classes=CLASSES,
         embed_dim=width,
         depth=depth,
         num_heads=width // 16,
-        class_token=False,
-        global_pool="avg",
+        class_token=class_token,
+        global_pool="token" if class_token else "avg",
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """A teacher, a student of another architecture, and the places that are distilled where they must be named."""
+    """A teacher and a student of another architecture."""
 
     teacher: str
     student: str
     make_teacher: Callable[[], nn.Module]
     make_student: Callable[[], nn.Module]
-    student_taps: tuple[str, ...]
-    teacher_taps: tuple[str, ...]
 
 
+# DeiT's student has a class token, and SimKD's teacher has none: so each architecture is in the form that every method
+# can be applied to.
 PAIRS = {
     "cnn_to_vit": Pair(
         teacher="ResNet-18, widths 16-128",
-        student="ViT, width 48, 3 blocks",
+        student="ViT, width 48, 4 blocks, class token",
         make_teacher=lambda: small_resnet((16, 32, 64, 128), depth=2),
-        make_student=lambda: small_vit(48, depth=3),
-        student_taps=("blocks.1", "blocks.2"),
-        teacher_taps=("layer3", "layer4"),
+        make_student=lambda: small_vit(48, depth=4, class_token=True),
     ),
     "vit_to_cnn": Pair(
-        teacher="ViT, width 64, 4 blocks",
+        teacher="ViT, width 64, 4 blocks, mean of patches",
         student="ResNet-10, widths 8-64",
-        make_teacher=lambda: small_vit(64, depth=4),
+        make_teacher=lambda: small_vit(64, depth=4, class_token=False),
         make_student=lambda: small_resnet((8, 16, 32, 64), depth=1),
-        student_taps=("layer3", "layer4"),
-        teacher_taps=("blocks.2", "blocks.3"),
     ),
 }

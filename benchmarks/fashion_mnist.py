@@ -1,31 +1,36 @@
-"""Accuracy of a student trained alone and distilled with each objective, across architectures, on Fashion-MNIST.
+"""Accuracy of a student trained alone and with every method that distils classifiers, on Fashion-MNIST.
 
-A small ResNet teaches a small ViT (``--pair cnn_to_vit``), or the other way round (``--pair vit_to_cnn``). The teacher
-is trained once, on 20,000 images. Then, for every seed and method, the same student is trained on the first 5,000 of
-them by a real Trainer; a distilled one differs from the student alone by nothing but the KnowledgeDistillation
-callback. Initial weights and order of the data depend on the seed only, so that methods are compared in pairs:
-``gain`` is the mean of the differences to the student alone of the same seed.
+A small ResNet teaches a small ViT (``cnn_to_vit``), and the other way round (``vit_to_cnn``). Each teacher is trained
+once, on 10,000 images. Then, for every seed and method, the same student is trained on the first 2,400 of them by a
+real Trainer; a distilled one differs from the student alone by nothing but its recipe: the KnowledgeDistillation
+callback, and for DeiT and SimKD the student that the method prescribes. Initial weights and order of the data depend
+on the seed only, so that methods are compared in pairs: ``gain`` is the mean of the differences to the student alone
+of the same seed.
 
-Every hyper-parameter was fixed beforehand, and none was tuned: each term has weight 1 beside the task loss, except
-that logits have the usual 0.9 beside 0.1. Nothing is augmented. The first 20,000 are those of a fixed shuffling of the
-file's training images. Where the project's own copy of the data is read, its division into 60,000 and 10,000 images is
-not the official one, and accuracies are not comparable with published ones.
+Every recipe has its published defaults; nothing was tuned, on these or on other images. So warm-ups of 20 epochs do not
+end, and weights are those for CIFAR-100 or ImageNet. Nothing is augmented. The first 10,000 are those of a fixed
+shuffling of the file's training images. Where the project's own copy of the data is read, its division into 60,000 and
+10,000 images is not the official one, and accuracies are not comparable with published ones.
 
-Accuracies are in per cent of the 10,000 test images: after the last epoch, and at the best of the four evaluated
-ones. Finished runs are written at once, so that an interruption keeps them.
+Accuracies are in per cent of the test images: after the last epoch, and at the best of the evaluated ones. A method
+that cannot be applied to a pair has a row that says why; one that fails ends the benchmark. Runs are shared by worker
+processes of one thread each. Finished runs are written at once, so that an interruption keeps them.
 """
 
+import argparse
 import copy
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from itertools import product
-from pathlib import Path
+from multiprocessing import get_context
 from typing import Any
 
 import lightning as L
 import torch
+import torch.nn.functional as F
 from _common import (
     RESULTS,
     machine,
@@ -37,33 +42,30 @@ from _common import (
     write_json,
 )
 from _data import Images, read_fashion_mnist
-from _pairs import PAIRS, Pair
-from _training import Classifier, Method, Run, summarise
+from _methods import METHODS, Setting
+from _pairs import PAIRS
+from _training import Classifier, Run, summarise
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_kd import CKAKD, FeatureKD, KnowledgeDistillation, LogitKD, PatchEmbeddingKD
+from lightning_kd import KnowledgeDistillation
+from lightning_kd.indexed import IndexedDataset
+from lightning_kd.schedules import Progress, Weight, weight_at
+from lightning_kd.taps import pick_tensor
 
+ALONE = "alone"
 BATCH, LEARNING_RATE, WEIGHT_DECAY = 64, 2e-3, 0.05
-
-
-def methods(pair: Pair) -> dict[str, Method]:
-    """Every way to train the student of ``pair``, by name."""
-    taps = pair.student_taps, pair.teacher_taps
-    return {
-        "alone": Method([]),
-        "LogitKD": Method([LogitKD(temperature=4.0, weight=0.9)], task_weight=0.1),
-        "FeatureKD": Method([FeatureKD(*taps)]),
-        "PatchEmbeddingKD": Method([PatchEmbeddingKD()]),
-        "CKAKD": Method([CKAKD(*taps)]),
-        "CKAKD.matched": Method([CKAKD.matched(top=3)]),
-        "LogitKD + CKAKD.matched": Method([LogitKD(temperature=4.0, weight=0.9), CKAKD.matched(top=3)], 0.1),
-    }
+EXAMPLES = 8
 
 
 class AdamClassifier(Classifier):
     """Trained with AdamW and one cycle of the learning rate."""
+
+    def training_step(self, batch: Sequence[Tensor]) -> Tensor:
+        """Return the cross-entropy, of DeiT's student that of its class token."""
+        images, labels, *_ = batch
+        return F.cross_entropy(pick_tensor(self.net(images), None, "the student's output"), labels)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with one cycle over the whole training."""
@@ -75,121 +77,249 @@ class AdamClassifier(Classifier):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """How much is trained and evaluated."""
+    """How much is trained and evaluated.
 
-    teacher_images: int = 20_000
-    student_images: int = 5_000
-    test_images: int | None = None
-    teacher_epochs: int = 5
-    student_epochs: int = 8
+    Attributes:
+        teacher_images: Images that the teachers are trained on.
+        student_images: Images that the students are trained on.
+        test_images: Images that all are tested on; ``None`` for all.
+        teacher_epochs: Epochs of the teachers.
+        student_epochs: Epochs of the students.
+        every: Epochs from one evaluation to the next.
+    """
 
-
-QUICK = Sizes(teacher_images=4_000, student_images=1_000, test_images=1_000, teacher_epochs=2, student_epochs=2)
-
-
-def fit(
-    net: nn.Module,
-    train: TensorDataset,
-    images: Images,
-    *,
-    seed: int,
-    epochs: int,
-    callbacks: Sequence[L.Callback] = (),
-) -> tuple[list[float], float]:
-    """Train ``net`` and return its accuracies, per cent, after every quarter of the epochs, and the seconds it took."""
-    module = AdamClassifier(net)
-    order = torch.Generator().manual_seed(seed)
-    shuffled = DataLoader(train, batch_size=BATCH, shuffle=True, drop_last=True, generator=order)
-    trainer = silent_trainer(
-        accelerator="cpu",
-        max_epochs=epochs,
-        check_val_every_n_epoch=max(1, epochs // 4),
-        num_sanity_val_steps=0,
-        callbacks=list(callbacks),
-    )
-    start = time.perf_counter()
-    trainer.fit(module, shuffled, DataLoader(images.test, batch_size=500))
-    return module.accuracies, round(time.perf_counter() - start, 1)
+    teacher_images: int = 10_000
+    student_images: int = 2_400
+    test_images: int | None = 2_000
+    teacher_epochs: int = 4
+    student_epochs: int = 4
+    every: int = 1
 
 
-def train_student(pair: Pair, name: str, teacher: nn.Module, images: Images, *, seed: int, sizes: Sizes) -> Run:
-    """Train one student and return the record of this run."""
-    L.seed_everything(seed, verbose=False)
-    student = pair.make_student()
-    method = methods(pair)[name]
-    weights = {"task": method.task_weight} | {objective.name: objective.weight for objective in method.objectives}
-    callbacks = []
-    if method.objectives:
-        own_teacher = copy.deepcopy(teacher)
-        callbacks.append(
-            KnowledgeDistillation(
-                own_teacher, student="net", objectives=method.objectives, task_weight=method.task_weight
+QUICK = Sizes(teacher_images=2_000, student_images=500, test_images=500, teacher_epochs=2, student_epochs=2, every=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One student to train."""
+
+    pair: str
+    method: str
+    seed: int
+
+    def __str__(self) -> str:
+        """Return what is printed about it."""
+        return f"{self.pair}, seed {self.seed}, {self.method}"
+
+
+class Bench:
+    """What a worker process keeps from run to run.
+
+    Args:
+        sizes: How much is trained and evaluated.
+    """
+
+    def __init__(self, sizes: Sizes) -> None:
+        torch.set_num_threads(1)
+        self.sizes = sizes
+        self.images: Images = read_fashion_mnist(train_images=sizes.teacher_images, test_images=sizes.test_images)
+
+    def train_teacher(self, pair: str) -> tuple[nn.Module, Run]:
+        """Train the teacher of ``pair``, and return it with what is known of it."""
+        L.seed_everything(0, verbose=False)
+        teacher = PAIRS[pair].make_teacher()
+        epochs = self.sizes.teacher_epochs
+        run = self._fit(teacher, self.images.train, seed=0, epochs=epochs, every=epochs)
+        return teacher.requires_grad_(False), {"name": PAIRS[pair].teacher, "accuracy": run.pop("accuracies")[-1]} | run
+
+    def train_student(self, job: Job, teacher: nn.Module) -> Run:
+        """Train one student and return the record of this run."""
+        L.seed_everything(job.seed, verbose=False)
+        student, kd = self.distillation(job, teacher)
+        train = self.images.first(self.sizes.student_images)
+        epochs, every = self.sizes.student_epochs, self.sizes.every
+        weights: Run = {"task": 1.0}
+        if kd is not None:
+            weights = {"task": kd.task_weight}
+            weights |= {term.name: _by_epoch(term.weight, epochs) for term in kd.objectives or ()}
+        callbacks = [] if kd is None else [kd]
+        run = self._fit(student, train, seed=job.seed, epochs=epochs, every=every, callbacks=callbacks)
+        return asdict(job) | {"weights": weights} | run
+
+    def distillation(self, job: Job, teacher: nn.Module) -> tuple[nn.Module, KnowledgeDistillation | None]:
+        """The student to train and the callback that distils it; ``None`` for the student alone."""
+        student = PAIRS[job.pair].make_student()
+        if job.method == ALONE:
+            return student, None
+        images, labels = self.images.first(self.sizes.student_images).tensors
+        setting = Setting(teacher=copy.deepcopy(teacher), student=student, images=images[:EXAMPLES], labels=labels)
+        method = METHODS[job.method]
+        return method.student(setting), method.recipe(setting)
+
+    def _fit(
+        self,
+        net: nn.Module,
+        train: TensorDataset,
+        *,
+        seed: int,
+        epochs: int,
+        every: int,
+        callbacks: Sequence[L.Callback] = (),
+    ) -> Run:
+        """Train ``net`` and return its accuracies, per cent, and the wall-clock and processor seconds it took."""
+        module = AdamClassifier(net)
+        order = torch.Generator().manual_seed(seed)
+        shuffled = DataLoader(IndexedDataset(train), batch_size=BATCH, shuffle=True, drop_last=True, generator=order)
+        wall, processor = time.perf_counter(), time.process_time()
+        with without_lightning_advice():
+            trainer = silent_trainer(
+                accelerator="cpu",
+                max_epochs=epochs,
+                check_val_every_n_epoch=every,
+                num_sanity_val_steps=0,
+                callbacks=list(callbacks),
             )
-        )
-    train = images.first(sizes.student_images)
-    accuracies, wall_s = fit(student, train, images, seed=seed, epochs=sizes.student_epochs, callbacks=callbacks)
-    return {"method": name, "weights": weights, "seed": seed, "accuracies": accuracies, "wall_s": wall_s}
+            trainer.fit(module, shuffled, DataLoader(self.images.test, batch_size=500))
+        wall_s, processor_s = round(time.perf_counter() - wall, 1), round(time.process_time() - processor, 1)
+        return {"accuracies": module.accuracies, "wall_s": wall_s, "processor_s": processor_s}
 
 
-def report(result: dict[str, Any]) -> None:
-    """Print the rows as a table."""
-    keys = ["mean_last", "spread_last", "mean_best", "gain", "gain_spread", "wall_s"]
-    rows = [
-        [row["method"], *("-" if row[key] is None else f"{row[key]:.2f}" for key in keys)] for row in result["rows"]
-    ]
-    teacher = result["teacher"]
-    print_table(
-        f"{result['rows'][0]['student']} from {teacher['name']} ({teacher['accuracy']:.2f} %)",
-        ["method", "last, %", "spread", "best, %", "gain, points", "spread", "s per run"],
-        rows,
-    )
+def _by_epoch(weight: Weight, epochs: int) -> float | list[float]:
+    """The weight itself, or of a schedule its value in each epoch."""
+    if not callable(weight):
+        return weight
+    return [round(weight_at(weight, Progress(epoch=epoch)), 4) for epoch in range(epochs)]
 
 
-def measure(pair: Pair, names: Sequence[str], seeds: Sequence[int], sizes: Sizes, output: Path | None) -> Run:
-    """Train the teacher, then every student, writing ``output`` after each."""
-    images = read_fashion_mnist(train_images=sizes.teacher_images, test_images=sizes.test_images)
+_worker: list[Bench] = []
+
+
+def start_worker(sizes: Sizes) -> None:
+    """Read the images once in a worker process."""
+    _worker.append(Bench(sizes))
+
+
+def train_teacher(pair: str) -> tuple[nn.Module, Run]:
+    """In a worker process: `Bench.train_teacher`."""
+    return _worker[0].train_teacher(pair)
+
+
+def train_student(job: Job, teacher: nn.Module) -> Run:
+    """In a worker process: `Bench.train_student`, its error with the name of the run."""
+    try:
+        return _worker[0].train_student(job, teacher)
+    except Exception as error:
+        raise RuntimeError(f"this run failed: {job}") from error
+
+
+def finished(pool: ProcessPoolExecutor, calls: Sequence[tuple[Callable[..., Any], Any]]) -> Iterator[Any]:
+    """Yield the results of calls in the order in which they finish; an error cancels the others."""
+    futures = [pool.submit(function, *arguments) for function, *arguments in calls]
+    try:
+        for future in as_completed(futures):
+            yield future.result()
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def obstacles(pair: str, names: Sequence[str]) -> dict[str, str]:
+    """Why methods cannot be applied to ``pair``, by name of the method."""
+    networks = {"teacher": PAIRS[pair].make_teacher(), "student": PAIRS[pair].make_student()}
+    setting = Setting(**networks, images=torch.empty(0), labels=torch.empty(0))
+    found = {name: METHODS[name].obstacle(setting) for name in names if name != ALONE}
+    return {name: reason for name, reason in found.items() if reason}
+
+
+class Table:
+    """The rows of one pair, as runs come in.
+
+    Args:
+        pair: Name of the pair.
+        names: Methods, in the order of the rows.
+        teacher: What is known of the teacher.
+    """
+
+    def __init__(self, pair: str, names: Sequence[str], teacher: Run) -> None:
+        self.names = list(names)
+        self.networks = {"teacher": PAIRS[pair].teacher, "student": PAIRS[pair].student}
+        self.teacher = teacher
+        self.obstacles = obstacles(pair, names)
+        self.runs: list[Run] = []
+
+    def content(self) -> Run:
+        """What the result file says of the pair."""
+        runs = sorted(self.runs, key=lambda run: (run["seed"], self.names.index(run["method"])))
+        rows = {row["method"]: row for row in summarise(runs, **self.networks)}
+        for name, row in rows.items():
+            seconds = [run["processor_s"] for run in runs if run["method"] == name]
+            row["processor_s"] = round(sum(seconds) / len(seconds), 1)
+        rows |= {name: {"method": name, **self.networks, "obstacle": why} for name, why in self.obstacles.items()}
+        ordered = [rows[name] for name in self.names if name in rows]
+        return {"teacher": self.teacher, "student": self.networks["student"], "rows": ordered, "runs": runs}
+
+
+def report(result: Run) -> None:
+    """Print the rows of each pair as a table."""
+    keys = ("mean_last", "spread_last", "mean_best", "gain", "gain_spread", "processor_s")
+    columns = ["method", "last, %", "spread", "best, %", "gain of last, points", "spread", "processor s per run"]
+    for content in result["pairs"].values():
+        rows = []
+        for row in content["rows"]:
+            figures = [row.get("obstacle", ""), *[""] * (len(keys) - 1)]
+            if "obstacle" not in row:
+                figures = ["-" if row[key] is None else f"{row[key]:.2f}" for key in keys]
+            rows.append([row["method"], *figures])
+        teacher = content["teacher"]
+        print_table(f"{content['student']} from {teacher['name']} ({teacher['accuracy']:.2f} %)", columns, rows)
+
+
+def measure(arguments: argparse.Namespace, sizes: Sizes) -> Run:
+    """Train the teachers, then every student, writing the result file after each."""
+    pairs, names, seeds = arguments.pairs, arguments.methods, arguments.seeds
     start = time.perf_counter()
-    result: Run = {"benchmark": "fashion_mnist", "machine": machine(), "versions": versions()}
-    result |= {"source": images.source, "sizes": asdict(sizes)}
+    result: Run = {"benchmark": "fashion_mnist", "machine": machine() | {"threads": 1}, "versions": versions()}
+    result |= {"sizes": asdict(sizes), "workers": arguments.workers}
+    result |= {"source": read_fashion_mnist(train_images=1, test_images=1).source}
     result |= {"optimiser": f"AdamW, lr {LEARNING_RATE}, weight decay {WEIGHT_DECAY}, one cycle, batch {BATCH}"}
-    L.seed_everything(0, verbose=False)
-    teacher = pair.make_teacher()
-    accuracies, wall_s = fit(teacher, images.train, images, seed=0, epochs=sizes.teacher_epochs)
-    result["teacher"] = {"name": pair.teacher, "accuracy": accuracies[-1], "wall_s": wall_s}
-    print(f"teacher: {accuracies[-1]:.2f} % in {wall_s} s", flush=True)
-    runs: list[Run] = []
-    for seed, name in product(seeds, names):
-        runs.append(train_student(pair, name, teacher, images, seed=seed, sizes=sizes))
-        print(f"seed {seed}, {name}: {runs[-1]['accuracies'][-1]:.2f} % in {runs[-1]['wall_s']} s", flush=True)
-        result |= {
-            "rows": summarise(runs, teacher=pair.teacher, student=pair.student),
-            "runs": runs,
-            "wall_s": round(time.perf_counter() - start),
-        }
-        result["processor_s"] = round(time.process_time())
-        if output is not None:
-            write_json(output, result)
+    context = get_context("spawn")
+    with ProcessPoolExecutor(arguments.workers, context, initializer=start_worker, initargs=(sizes,)) as pool:
+        teachers = dict(zip(pairs, pool.map(train_teacher, pairs), strict=True))
+        tables = {pair: Table(pair, names, known) for pair, (_, known) in teachers.items()}
+        jobs = [
+            Job(pair, name, seed)
+            for seed, pair, name in product(seeds, pairs, names)
+            if name not in tables[pair].obstacles
+        ]
+        print(f"{len(jobs)} runs; teachers: {[known for _, known in teachers.values()]}", flush=True)
+        for run in finished(pool, [(train_student, job, teachers[job.pair][0]) for job in jobs]):
+            job = Job(run.pop("pair"), run["method"], run["seed"])
+            tables[job.pair].runs.append(run)
+            print(f"{job}: {run['accuracies'][-1]:.2f} % in {run['processor_s']} s of the processor", flush=True)
+            result["pairs"] = {pair: table.content() for pair, table in tables.items()}
+            result["wall_s"] = round(time.perf_counter() - start)
+            if arguments.output is not None:
+                write_json(arguments.output, result)
     return result
 
 
 def main() -> None:
     parser = options(__doc__)
-    names = list(methods(PAIRS["cnn_to_vit"]))
-    parser.add_argument("--pair", choices=list(PAIRS), default="cnn_to_vit")
+    names = [ALONE, *METHODS]
+    parser.add_argument("--pairs", nargs="+", choices=list(PAIRS), default=list(PAIRS))
     parser.add_argument("--methods", nargs="+", choices=names, default=names, metavar="METHOD", help=", ".join(names))
     parser.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="default: 0 1 2, with --quick 0")
     parser.add_argument("--images", type=int, help="number of images: of training, and of testing")
+    parser.add_argument("--workers", type=int, default=2, help="processes that train, of one thread each (%(default)s)")
     arguments = parser.parse_args()
     sizes = QUICK if arguments.quick else Sizes()
     if arguments.images is not None:
         n = arguments.images
         sizes = replace(sizes, teacher_images=n, student_images=n, test_images=n)
-    seeds = arguments.seeds or ([0] if arguments.quick else [0, 1, 2])
-    output = arguments.output
-    if output is None and not arguments.quick:
-        output = RESULTS / "fashion_mnist.json"
-    with without_lightning_advice():
-        result = measure(PAIRS[arguments.pair], arguments.methods, seeds, sizes, output)
+    arguments.seeds = arguments.seeds or ([0] if arguments.quick else [0, 1, 2])
+    if arguments.output is None and not arguments.quick:
+        arguments.output = RESULTS / "fashion_mnist.json"
+    result = measure(arguments, sizes)
     report(result)
     if arguments.json:
         print(json.dumps(result))

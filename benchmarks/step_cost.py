@@ -19,48 +19,48 @@ ViT-S to ViT-Ti.
 
 ``medians`` are in ms and hold, beside the variants, what the parts cost: reading the taps (``part/hooks``), logging
 (``part/logging``), and per objective its adapters and its loss, forward and backward, timed apart from the networks.
+
+``--methods`` measures methods of the catalogue instead (`_methods.py`), each as its recipe: a few at a time, beside a
+student and a teacher in two sittings of their own. With them goes what a step keeps in memory (`_memory.py`), in bytes:
+tensors saved for the backward pass, parameters of student and adapters, and memory banks (CRD remembers 50,000 images);
+on a GPU the peak as well. The student's own step is there to compare.
 """
 
+import argparse
 import copy
 import json
 import math
-import random
-import tempfile
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import chain, repeat
+from itertools import chain
 from statistics import median
 from typing import Any
 
-import lightning as L
-import numpy as np
 import timm
 import torch
-import torch.nn.functional as F
 from _common import (
     RESULTS,
     machine,
     options,
     print_table,
-    silent_trainer,
     versions,
     without_lightning_advice,
     write_json,
 )
-from _lockstep import Lockstep, Pause
+from _memory import distilled_memory, plain_memory
+from _methods import METHODS, Setting
 from _parts import time_parts
-from lightning.pytorch.loggers import CSVLogger
-from torch import Tensor, nn
+from _steps import ByHand, Classifier, Subjects, Times, Variant, compare, task_loss, time_variants
+from torch import nn
 
-from exporters.profiling.intervals import median_ratio
 from lightning_kd import CKAKD, Distiller, FeatureKD, KnowledgeDistillation, LogitKD, Objective, PatchEmbeddingKD
 
-WARM_UP_ROUNDS = 1
-SITTINGS = 4
-Times = dict[str, list[float]]
+SITTINGS, SITTINGS_OF_METHODS = 4, 2
 MILLISECONDS = 1e3
+CLASSES, REMEMBERED_IMAGES = 100, 50_000
+METHODS_AT_A_TIME = 6
+Figures = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,162 +94,41 @@ PAIRS = {
 }
 
 
-class Classifier(L.LightningModule):
-    """An ordinary LightningModule."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-        self.logging_s: list[float] = []
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the logits."""
-        logits: Tensor = self.net(images)
-        return logits
-
-    def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        """Return the cross-entropy."""
-        images, labels = batch
-        return F.cross_entropy(self.net(images), labels)
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """SGD with momentum."""
-        return torch.optim.SGD(self.net.parameters(), lr=1e-3, momentum=0.9)
-
-    def log_dict(self, *args: Any, **settings: Any) -> None:
-        """Log as always, and note how long it took."""
-        start = time.perf_counter()
-        super().log_dict(*args, **settings)
-        self.logging_s.append(time.perf_counter() - start)
-
-
-class ByHand(Classifier):
-    """Logit distillation as one writes it without a library; the teacher is kept out of the module's children."""
-
-    def __init__(self, net: nn.Module, teacher: nn.Module) -> None:
-        super().__init__(net)
-        self.outside = (teacher,)
-
-    def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        """Return cross-entropy plus Kullback-Leibler divergence."""
-        images, labels = batch
-        logits = self.net(images)
-        with torch.no_grad():
-            teacher_logits = self.outside[0](images)
-        soft = F.kl_div(F.log_softmax(logits / 4, 1), F.softmax(teacher_logits / 4, 1), reduction="batchmean")
-        return F.cross_entropy(logits, labels) + 16 * soft
-
-
-class PauseBeforeEachBatch(L.Callback):
-    """Hands over to the other workers before each batch."""
-
-    def __init__(self, pause: Pause) -> None:
-        self._pause = pause
-
-    def on_train_batch_start(self, *_: Any) -> None:
-        """Sleep until it is this Trainer's turn."""
-        self._pause()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Subjects:
-    """The networks of a pair and one batch for them."""
-
-    student: nn.Module
-    teacher: nn.Module
-    batch: tuple[Tensor, Tensor]
-
-
 def make_subjects(pair: Pair, *, batch: int, pixels: int) -> Subjects:
     """Create the networks with random weights, and images of ``pixels`` by ``pixels``."""
     torch.manual_seed(0)
     sizes = {"img_size": pixels} if pair.student.startswith("vit") else {}
-    student, teacher = (timm.create_model(name, num_classes=100, **sizes) for name in (pair.student, pair.teacher))
+    student, teacher = (timm.create_model(name, num_classes=CLASSES, **sizes) for name in (pair.student, pair.teacher))
     images = torch.randn(batch, 3, pixels, pixels)
-    return Subjects(student=student, teacher=teacher.eval(), batch=(images, torch.arange(batch)))
+    return Subjects(student=student, teacher=teacher.eval(), batch=(images, torch.arange(batch), torch.arange(batch)))
 
 
-def train(pause: Pause, *, module: Classifier, batch: Any, folder: str, callbacks: Sequence[L.Callback] = ()) -> None:
-    """Worker: one Trainer on an endless stream of one batch."""
-    trainer = silent_trainer(
-        accelerator="cpu",
-        max_epochs=1,
-        logger=CSVLogger(folder, name=None),
-        log_every_n_steps=1,
-        callbacks=[PauseBeforeEachBatch(pause), *callbacks],
-    )
-    trainer.fit(module, repeat(batch))
+def variants_of(pair: Pair, subjects: Subjects) -> dict[str, Variant]:
+    """Every variant by name, each on its own copies of the networks."""
 
+    def student() -> nn.Module:
+        return copy.deepcopy(subjects.student)
 
-def teach(pause: Pause, *, teacher: nn.Module, images: Tensor) -> None:
-    """Worker: the bare teacher."""
-    with torch.no_grad():
-        while True:
-            pause()
-            teacher(images)
-
-
-def workers_of(pair: Pair, subjects: Subjects, folder: str) -> tuple[dict[str, Callable[[Pause], None]], Classifier]:
-    """Every variant by name, each on its own copies of the networks; and the module that is distilled with all."""
-    student, teacher = partial(copy.deepcopy, subjects.student), partial(copy.deepcopy, subjects.teacher)
-    modules = {"student": Classifier(student()), "control": Classifier(student())}
-    modules |= {"by_hand": ByHand(student(), teacher().requires_grad_(False))}
-    callbacks: dict[str, list[L.Callback]] = {}
+    variants = {"student": Variant(Classifier(student())), "control": Variant(Classifier(student()))}
+    variants["by_hand"] = Variant(ByHand(student(), copy.deepcopy(subjects.teacher).requires_grad_(False)))
     for name, objectives in pair.objectives().items():
-        modules[name] = Classifier(student())
-        callbacks[name] = [KnowledgeDistillation(teacher(), student="net", objectives=objectives)]
-    workers: dict[str, Callable[[Pause], None]] = {
-        name: partial(
-            train, module=module, batch=subjects.batch, folder=f"{folder}/{name}", callbacks=callbacks.get(name, ())
-        )
-        for name, module in modules.items()
-    }
-    return workers | {"teacher": partial(teach, teacher=teacher(), images=subjects.batch[0])}, modules["all"]
+        kd = KnowledgeDistillation(copy.deepcopy(subjects.teacher), student="net", objectives=objectives)
+        variants[name] = Variant(Classifier(student()), [kd])
+    return variants
 
 
-def time_steps(lockstep: Lockstep, names: Sequence[str], rounds: int) -> tuple[Times, Times]:
-    """Wall-clock and processor seconds of each variant's step in each round."""
-    order, shuffle = list(names), random.Random(0).shuffle  # noqa: S311 - an order, no secret
-    wall: Times = {name: [] for name in names}
-    processor: Times = {name: [] for name in names}
-    for index in range(-WARM_UP_ROUNDS, rounds):
-        shuffle(order)
-        for name in order:
-            seconds = lockstep.step(name)
-            if index >= 0:
-                wall[name].append(seconds[0])
-                processor[name].append(seconds[1])
-    return wall, processor
-
-
-def compare(sittings: Sequence[Times]) -> tuple[dict[str, float], dict[str, list[float]]]:
-    """Ratios to (student step + teacher forward pass), and their intervals; ``control`` is to the student's step."""
-    columns = {name: [np.array(times[name])[:, None] for times in sittings] for name in sittings[0]}
-    together = [student + teacher for student, teacher in zip(columns["student"], columns["teacher"], strict=True)]
-    ratios, spread = {}, {}
-    for name, column in columns.items():
-        if name not in ("student", "teacher"):
-            base = columns["student"] if name == "control" else together
-            estimate = median_ratio(column, base, seed=0)
-            ratios[name] = round(estimate.value, 4)
-            spread[name] = [round(estimate.low, 4), round(estimate.high, 4)]
-    return ratios, spread
-
-
-def measure_pair(pair: Pair, *, batch: int, pixels: int, rounds: int) -> dict[str, dict[str, Any]]:
+def measure_pair(pair: Pair, *, batch: int, pixels: int, rounds: int) -> dict[str, Figures]:
     """Ratios, medians in ms and spread of one pair of networks."""
     subjects = make_subjects(pair, batch=batch, pixels=pixels)
     wall: list[Times] = []
     processor: list[Times] = []
     logging_s: list[float] = []
     for _ in range(SITTINGS):
-        with tempfile.TemporaryDirectory() as folder:
-            workers, distilled = workers_of(pair, subjects, folder)
-            with Lockstep(workers) as lockstep:
-                times = time_steps(lockstep, list(workers), math.ceil(rounds / SITTINGS))
+        variants = variants_of(pair, subjects)
+        times = time_variants(variants, subjects, math.ceil(rounds / SITTINGS))
         wall.append(times[0])
         processor.append(times[1])
-        logging_s += distilled.logging_s
+        logging_s += variants["all"].module.logging_s
     ratios, spread = compare(wall)
     processor_ratios, _ = compare(processor)
     seconds = {name: median(chain.from_iterable(times[name] for times in wall)) for name in wall[0]}
@@ -262,6 +141,58 @@ def measure_pair(pair: Pair, *, batch: int, pixels: int, rounds: int) -> dict[st
         "medians": {name: round(value * MILLISECONDS, 3) for name, value in seconds.items()},
         "spread": spread,
     }
+
+
+def setting_of(subjects: Subjects) -> Setting:
+    """New copies of the networks, for one method."""
+    student, teacher = copy.deepcopy(subjects.student), copy.deepcopy(subjects.teacher)
+    labels = torch.arange(REMEMBERED_IMAGES) % CLASSES
+    return Setting(teacher=teacher, student=student, images=subjects.batch[0], labels=labels)
+
+
+def distilled(name: str, subjects: Subjects) -> tuple[nn.Module, KnowledgeDistillation]:
+    """The student that the method ``name`` trains, and its callback."""
+    setting = setting_of(subjects)
+    return METHODS[name].student(setting), METHODS[name].recipe(setting)
+
+
+def time_methods(names: Sequence[str], subjects: Subjects, rounds: int) -> dict[str, Figures]:
+    """Ratios of methods that are measured together, by name; ``control`` among them."""
+    wall: list[Times] = []
+    processor: list[Times] = []
+    for _ in range(SITTINGS_OF_METHODS):
+        variants = {name: Variant(Classifier(copy.deepcopy(subjects.student))) for name in ("student", "control")}
+        for name in names:
+            net, kd = distilled(name, subjects)
+            variants[name] = Variant(Classifier(net), [kd])
+        times = time_variants(variants, subjects, math.ceil(rounds / SITTINGS_OF_METHODS))
+        wall.append(times[0])
+        processor.append(times[1])
+    ratios, spread = compare(wall)
+    processor_ratios, _ = compare(processor)
+    return {
+        name: {"ratio": ratio, "interval": spread[name], "processor_ratio": processor_ratios[name]}
+        for name, ratio in ratios.items()
+    }
+
+
+def measure_methods(pair: Pair, wanted: Sequence[str], *, batch: int, pixels: int, rounds: int) -> Figures:
+    """Ratios and memory of the methods ``wanted`` on one pair of networks, or why there are none."""
+    subjects = make_subjects(pair, batch=batch, pixels=pixels)
+    found = {name: METHODS[name].obstacle(setting_of(subjects)) for name in wanted}
+    rows: Figures = {name: {"obstacle": why} for name, why in found.items() if why}
+    names = [name for name in wanted if name not in rows]
+    controls = []
+    for start in range(0, len(names), METHODS_AT_A_TIME):
+        figures = time_methods(names[start : start + METHODS_AT_A_TIME], subjects, rounds)
+        controls.append(figures.pop("control"))
+        rows |= figures
+        print(f"{pair.student}: {', '.join(figures)}", flush=True)
+    for name in names:
+        net, kd = distilled(name, subjects)
+        rows[name] |= {"memory": asdict(distilled_memory(net, kd, subjects.batch, task_loss))}
+    alone = plain_memory(copy.deepcopy(subjects.student), subjects.batch, task_loss)
+    return {"controls": controls, "student_memory": asdict(alone), "methods": {name: rows[name] for name in wanted}}
 
 
 def report(result: dict[str, Any]) -> None:
@@ -280,31 +211,74 @@ def report(result: dict[str, Any]) -> None:
         print_table(f"{PAIRS[pair].teacher} to {PAIRS[pair].student}", columns, rows)
 
 
-def main() -> None:
+def report_methods(result: Figures) -> None:
+    """Print a table per pair."""
+    columns = [
+        "method",
+        "ratio",
+        "95 % interval",
+        "of processor time",
+        "saved, MiB more",
+        "adapters, MiB",
+        "buffers, MiB",
+    ]
+    for pair, figures in result["pairs"].items():
+        rows = []
+        for name, row in figures["methods"].items():
+            if "obstacle" in row:
+                rows.append([name, "", row["obstacle"], "", "", "", ""])
+                continue
+            memory, alone, (low, high) = row["memory"], figures["student_memory"], row["interval"]
+            sizes = [f"{(memory[key] - alone[key]) / 2**20:.2f}" for key in ("saved", "parameters", "buffers")]
+            ratios = [f"{row['ratio']:.3f}", f"{low:.3f} to {high:.3f}", f"{row['processor_ratio']:.3f}"]
+            rows.append([name, *ratios, *sizes])
+        print_table(f"{PAIRS[pair].teacher} to {PAIRS[pair].student}", columns, rows)
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line, and fill in what depends on ``--quick`` and ``--methods``."""
     parser = options(__doc__)
-    parser.add_argument("--rounds", type=int, help="steps of each variant (default: 30, with --quick 24)")
+    parser.add_argument(
+        "--methods",
+        nargs="*",
+        choices=list(METHODS),
+        metavar="METHOD",
+        help=f"measure methods of the catalogue, all if none is named: {', '.join(METHODS)}",
+    )
+    parser.add_argument("--rounds", type=int, help="steps of each variant (default: 30; with --quick 24, of methods 8)")
     parser.add_argument("--batch", type=int, default=8, help="images per step (%(default)s)")
-    parser.add_argument("--pixels", type=int, help="height and width of the images (default: 224, with --quick 128)")
+    parser.add_argument("--pixels", type=int, help="height and width (default: 224; with --quick 128, of methods 64)")
     parser.add_argument("--pairs", nargs="+", choices=list(PAIRS), default=list(PAIRS))
     arguments = parser.parse_args()
+    if arguments.methods == []:
+        arguments.methods = list(METHODS)
+    rounds, pixels = (8, 64) if arguments.methods else (24, 128)
+    arguments.rounds = arguments.rounds or (rounds if arguments.quick else 30)
+    arguments.pixels = arguments.pixels or (pixels if arguments.quick else 224)
+    if arguments.output is None and not arguments.quick:
+        arguments.output = RESULTS / ("step_cost_methods.json" if arguments.methods else "step_cost.json")
+    return arguments
+
+
+def main() -> None:
+    arguments = parse()
     torch.set_num_threads(1)
-    rounds = arguments.rounds or (24 if arguments.quick else 30)
-    batch, pixels = arguments.batch, arguments.pixels or (128 if arguments.quick else 224)
-    result: dict[str, Any] = {"benchmark": "step_cost", "machine": machine(), "versions": versions()}
-    result |= {"batch": batch, "pixels": pixels, "rounds": rounds}
+    sizes = {"batch": arguments.batch, "pixels": arguments.pixels, "rounds": arguments.rounds}
+    result: Figures = {"benchmark": "step_cost", "machine": machine(), "versions": versions(), **sizes}
+    measure = partial(measure_methods, wanted=arguments.methods) if arguments.methods else measure_pair
     with without_lightning_advice():
-        measured = {
-            name: measure_pair(PAIRS[name], batch=batch, pixels=pixels, rounds=rounds) for name in arguments.pairs
-        }
-    pairs = {name: figures["ratios"] for name, figures in measured.items()}
-    result["ratios"] = {name: max(ratios[name] for ratios in pairs.values()) for name in next(iter(pairs.values()))}
-    result["pairs"] = pairs
-    for key in ("medians", "spread", "processor_ratios"):
-        result[key] = {name: figures[key] for name, figures in measured.items()}
-    output = arguments.output or (None if arguments.quick else RESULTS / "step_cost.json")
-    if output is not None:
-        write_json(output, result)
-    report(result)
+        measured = {name: measure(PAIRS[name], **sizes) for name in arguments.pairs}
+    if arguments.methods:
+        result["pairs"] = measured
+    else:
+        pairs = {name: figures["ratios"] for name, figures in measured.items()}
+        result["ratios"] = {name: max(ratios[name] for ratios in pairs.values()) for name in next(iter(pairs.values()))}
+        result["pairs"] = pairs
+        for key in ("medians", "spread", "processor_ratios"):
+            result[key] = {name: figures[key] for name, figures in measured.items()}
+    if arguments.output is not None:
+        write_json(arguments.output, result)
+    (report_methods if arguments.methods else report)(result)
     if arguments.json:
         print(json.dumps(result))
 

@@ -51,20 +51,39 @@ def test_step_cost_prints_a_ratio_per_objective_and_what_the_parts_cost():
     assert {"student", "teacher", "part/hooks", "part/logging"} <= result["medians"]["vit"].keys()
 
 
+def test_step_cost_measures_time_and_memory_of_methods_and_says_what_cannot_be_applied():
+    sizes = ("--rounds", "2", "--batch", "4", "--pixels", "32")
+
+    result = run("step_cost.py", "--pairs", "vit", "--methods", "taid", "minilm", "tinybert", *sizes)
+
+    pair = result["pairs"]["vit"]
+    assert list(pair["methods"]) == ["taid", "minilm", "tinybert"]
+    assert "attention heads" in pair["methods"].pop("tinybert")["obstacle"]
+    for row in pair["methods"].values():
+        assert row["interval"][0] <= row["ratio"] <= row["interval"][1]
+        assert row["memory"]["saved"] > pair["student_memory"]["saved"]
+        assert row["memory"]["parameters"] == pair["student_memory"]["parameters"]
+
+
 def test_fashion_mnist_writes_a_row_per_method_with_the_accuracies_of_each_seed(images, tmp_path):
     output = tmp_path / "results" / "rows.json"
-    methods = ("alone", "CKAKD.matched")
+    methods = ["alone", "dkd", "deit"]
     options = ("--images", "100", "--seeds", "0", "1", "--output", str(output), "--methods", *methods)
 
     result = run("fashion_mnist.py", *options, LIGHTNING_KD_DATA=str(images))
 
     assert json.loads(output.read_text()) == result
-    assert {"rows", "machine", "versions", "sizes", "teacher"} <= result.keys()
-    alone, matched = result["rows"]
-    assert (alone["method"], matched["method"]) == methods
-    for row in result["rows"]:
-        assert row["seeds"] == [0, 1]
-        assert len(row["accuracy_last"]) == len(row["accuracy_best"]) == 2
-        assert all(best >= last for best, last in zip(row["accuracy_best"], row["accuracy_last"], strict=True))
-    difference = np.mean(matched["accuracy_last"]) - np.mean(alone["accuracy_last"])
-    assert matched["gain"] == pytest.approx(difference, abs=1e-3)
+    assert {"machine", "versions", "sizes", "optimiser", "source", "workers", "wall_s"} <= result.keys()
+    assert list(result["pairs"]) == ["cnn_to_vit", "vit_to_cnn"]
+    for pair in result["pairs"].values():
+        assert [row["method"] for row in pair["rows"]] == methods
+        assert pair["teacher"]["accuracy"] >= 0
+        trained = [row for row in pair["rows"] if "obstacle" not in row]
+        for row in trained:
+            assert row["seeds"] == [0, 1]
+            assert len(row["accuracy_last"]) == len(row["accuracy_best"]) == 2
+            assert all(best >= last for best, last in zip(row["accuracy_best"], row["accuracy_last"], strict=True))
+            gain = np.mean(row["accuracy_last"]) - np.mean(trained[0]["accuracy_last"])
+            assert row["gain"] == pytest.approx(gain, abs=1e-3)
+    assert result["pairs"]["cnn_to_vit"]["rows"][1]["weights"] == {"task": 1.0, "dkd": [0.05, 0.1]}
+    assert "transformer as student" in result["pairs"]["vit_to_cnn"]["rows"][2]["obstacle"]
