@@ -151,7 +151,7 @@ def ssld(teacher: nn.Module, *, path: str = "") -> KnowledgeDistillation:
     """SSLD: symmetric KL divergence without labels; the teacher's BatchNorm normalises by the batch.
 
     Args:
-        teacher: A trained classifier.
+        teacher: A trained classifier; a `FrozenTeacher` keeps its own setting of BatchNorm.
         path: Where the student is in the LightningModule; ``""`` is the module itself.
 
     Returns:

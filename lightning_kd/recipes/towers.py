@@ -5,6 +5,7 @@ from torch import nn
 from lightning_kd.callbacks import KnowledgeDistillation
 from lightning_kd.objectives import AffinityKD
 from lightning_kd.objectives.affinity import Towers
+from lightning_kd.recipes._places import unwrapped
 from lightning_kd.students.inherit import inherit_weights
 
 
@@ -37,6 +38,6 @@ def tinyclip(
         manual inheritance.
     """
     if inherit:
-        inherit_weights(student, teacher)
+        inherit_weights(student, unwrapped(teacher))
     affinity = AffinityKD(student_output=outputs, scale_output=scale_output, gather=gather)
     return KnowledgeDistillation(teacher, student=path, objectives=[affinity], task_weight=0.0)

@@ -7,12 +7,14 @@ from torch import nn
 
 from lightning_kd.attention import attention_paths
 from lightning_kd.callbacks import KnowledgeDistillation
+from lightning_kd.errors import SetupError
 from lightning_kd.families import last_map_tap
 from lightning_kd.objectives import HybridKD, LGViTKD, MiniLMKD, MultiExitKD, TinyBERTKD, TinyBERTLogitKD
 from lightning_kd.objectives.exits import ExitTarget
 from lightning_kd.recipes._places import unwrapped
 from lightning_kd.recipes.stages import Stage, in_stages
 from lightning_kd.students.peers import Peers
+from lightning_kd.teachers import FrozenTeacher
 
 
 def tinybert(teacher: nn.Module, *, path: str = "", first_epochs: int = 10) -> KnowledgeDistillation:
@@ -106,12 +108,19 @@ def hybrid(
         The callback. Relations are read at two thirds of the depth.
 
     Raises:
-        SetupError: If a network's family or its attention modules are not known.
+        SetupError: If a network's family or its attention modules are not known, or a teacher comes with an input
+            transform or batch statistics of its own.
 
     Source:
         Ours, after Shi et al., "Hybrid Distillation: Connecting Masked Autoencoders with Contrastive Learners",
         arXiv:2306.15876, whose code is not public.
     """
+    for role, teacher in (("masked_teacher", masked_teacher), ("feature_teacher", feature_teacher)):
+        if isinstance(teacher, FrozenTeacher) and (teacher.input_transform is not None or teacher.batch_statistics):
+            raise SetupError(
+                f"`{role}` must see the student's images in evaluation mode, as both teachers run as one, got a "
+                "FrozenTeacher with options: build HybridKD, and KnowledgeDistillation(FrozenTeacher(Peers(...)))."
+            )
     relations = _at_two_thirds(student, "student"), f"a.{_at_two_thirds(masked_teacher, 'masked_teacher')}"
     last = last_map_tap(unwrapped(feature_teacher), "feature_teacher")
     term = HybridKD(*relations, last_map_tap(student, "student"), replace(last, path=f"b.{last.path}"))

@@ -1,6 +1,9 @@
 """Every recipe trains a student of another family than its teacher's, by distillation alone."""
 
 from dataclasses import dataclass, field
+from importlib import import_module
+from inspect import signature
+from pkgutil import iter_modules
 
 import pytest
 import torch
@@ -12,7 +15,8 @@ from torch.utils.data import TensorDataset
 from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
 import exporters
-from lightning_kd import KnowledgeDistillation, recipes
+from lightning_kd import KnowledgeDistillation, objectives, recipes
+from lightning_kd.errors import SetupError
 from lightning_kd.indexed import IndexedDataset
 from lightning_kd.losses import image_text_contrastive, masked_reconstruction
 from lightning_kd.students import (
@@ -23,6 +27,7 @@ from lightning_kd.students import (
     with_teacher_classifier,
 )
 from lightning_kd.students.peers import Peers
+from lightning_kd.teachers import FrozenTeacher
 
 IMAGES = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(4)
@@ -254,6 +259,13 @@ CASES = [
 ]
 
 
+def test_every_objective_is_trained_by_a_recipe_or_by_tests_of_its_own():
+    modules = [import_module(f"{recipes.__name__}.{info.name}") for info in iter_modules(recipes.__path__)]
+    used = {name for module in modules for name in objectives.__all__ if name in vars(module)}
+    trained_by_their_own_tests = {"HiddenCosineKD", "JSKD", "MIKD"}
+    assert used | trained_by_their_own_tests == set(objectives.__all__)
+
+
 def test_every_recipe_is_trained_somewhere():
     trained = OF_TEACHER | OF_BOTH | {recipe.__name__ for recipe, _, _ in CASES}
     assert trained | ELSEWHERE == set(recipes.__all__)
@@ -280,6 +292,28 @@ def test_trains_what_the_recipe_is_made_for(make, networks, options, net, learn_
     added = {name for name in deployed if name.startswith(case.extra)}
     assert bool(added) == bool(case.extra)
     assert deployed.keys() - added == case.bare.state_dict().keys()
+
+
+@pytest.mark.parametrize("recipe", sorted(OF_TEACHER | OF_BOTH | {"simkd", "transkd", "selective", "cwd", "deit"}))
+def test_takes_a_frozen_teacher_as_it_is(recipe, net):
+    function, teacher = getattr(recipes, recipe), FrozenTeacher(net("test_resnet"))
+    networks = (teacher, net("test_vit")) if "student" in signature(function).parameters else (teacher,)
+    assert function(*networks).teacher is teacher
+
+
+def test_weights_are_inherited_from_inside_a_frozen_teacher(net):
+    teacher = Towers(net("test_vit"), 16)
+    student = Towers(net("test_vit"), 8)
+    recipes.tinyclip(FrozenTeacher(teacher), student)
+    assert torch.equal(student.embedding.weight, teacher.embedding.weight[:, :8])
+
+
+def test_two_teachers_that_run_as_one_keep_no_options_of_their_own(net):
+    vit = net("test_vit")
+    with pytest.raises(
+        SetupError, match=r"`feature_teacher` must see the student's images .* got a FrozenTeacher with"
+    ):
+        recipes.hybrid(vit, FrozenTeacher(vit, batch_statistics=True), net("test_vit"))
 
 
 @pytest.mark.slow
