@@ -1,6 +1,6 @@
 """The heart of the package: student calls in, named loss terms out. No Lightning here, so it serves any loop."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -10,17 +10,16 @@ from torch import Tensor, nn
 
 from lightning_kd._checks import check_choice
 from lightning_kd._modes import looking_only
+from lightning_kd._roles import frozen, named
 from lightning_kd.adapters import Probe
 from lightning_kd.errors import SetupError, ShapeError
 from lightning_kd.first_step import Allowance, prove
-from lightning_kd.objectives import LogitKD, Matching, Objective, PairedObjective
+from lightning_kd.objectives import Matching, Objective, PairedObjective
 from lightning_kd.recorder import TapRecorder
 from lightning_kd.schedules import START, Progress, Weight, check_weight, weight_at
 from lightning_kd.similarity import match_layers, similarity_map
 from lightning_kd.step import BatchPlace, Step
 from lightning_kd.taps import Inputs, Observation
-from lightning_kd.teachers import FrozenTeacher
-from lightning_kd.teachers.frozen import check_teacher
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +87,7 @@ class Distiller:
             check_weight("task_weight", task_weight)
         self.student = student
         self.objectives = named(objectives)
-        self.teacher = _frozen(student, teacher, self.objectives.values())
+        self.teacher = frozen(student, teacher, self.objectives.values())
         self.task_weight = task_weight
         self.labels_at = labels
         self.indices_at = indices
@@ -347,45 +346,5 @@ class Distiller:
             ) from error
 
 
-def named(objectives: Sequence[Objective] | None) -> dict[str, Objective]:
-    """Objectives by name; a list that is not given stands for logit distillation."""
-    given = [LogitKD()] if objectives is None else list(objectives)
-    if not given:
-        raise SetupError("`objectives` must hold at least one objective, got an empty list.")
-    by_name: dict[str, Objective] = {}
-    for objective in given:
-        if not isinstance(objective, Objective):
-            raise SetupError(f"`objectives` must hold objectives such as LogitKD(), got {objective!r}.")
-        if objective.name in by_name or objective.name in ("task", "total"):
-            raise SetupError(f"`objectives` has two terms named {objective.name!r}: give each its own name=...")
-        by_name[objective.name] = objective
-    return by_name
-
-
 def _mean(values: list[Tensor]) -> Tensor:
     return values[0] if len(values) == 1 else torch.stack(values).mean()
-
-
-def check_taught(teacher: nn.Module | None, objectives: Iterable[Objective]) -> None:
-    """Raise `SetupError` unless ``teacher`` is a module, or ``None`` while no objective needs one."""
-    if teacher is not None or any(objective.needs_teacher for objective in objectives):
-        check_teacher(teacher)
-
-
-def _frozen(student: nn.Module, teacher: nn.Module | None, objectives: Iterable[Objective]) -> FrozenTeacher | None:
-    if teacher is None:
-        check_taught(teacher, objectives)
-        return None
-    check_strangers(student, teacher)
-    return teacher if isinstance(teacher, FrozenTeacher) else FrozenTeacher(teacher)
-
-
-def check_strangers(student: nn.Module, teacher: nn.Module) -> None:
-    """Raise `SetupError` if ``teacher`` is no module, or shares a parameter with ``student``."""
-    check_teacher(teacher)
-    owned = {id(parameter) for parameter in student.parameters()}
-    if any(id(parameter) in owned for parameter in teacher.parameters()):
-        raise SetupError(
-            "`teacher` and student share parameters, and freezing the teacher would freeze the student: "
-            "pass copy.deepcopy(model) as the teacher."
-        )

@@ -13,8 +13,9 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from typing_extensions import override
 
+from lightning_kd._roles import check_strangers, check_taught, named
 from lightning_kd.callbacks._student import find_student, naming_those_that_run, training_inputs
-from lightning_kd.distiller import Distiller, Losses, check_strangers, check_taught, named
+from lightning_kd.distiller import Distiller, Losses
 from lightning_kd.errors import SetupError
 from lightning_kd.first_step import Allowance
 from lightning_kd.hidden import add_hidden_child
