@@ -22,17 +22,17 @@ RESULTS = Path(__file__).parent / "results"
 DISTRIBUTIONS = ("lightning-kd", "lightning", "torch", "timm", "numpy")
 
 
-def options(description: str, *, short: str = "--quick") -> argparse.ArgumentParser:
+def options(description: str, *names: str) -> argparse.ArgumentParser:
     """Parser with the options that all benchmarks take.
 
     Args:
         description: Docstring of the script.
-        short: Option for a run of minutes.
+        names: Other names of ``--quick``; the first one names the parsed value.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(short, action="store_true", help="take minutes and write no result file")
+    parser.add_argument(*names, "--quick", action="store_true", help="take minutes and write no result file")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object on the last line")
-    parser.add_argument("--output", type=Path, help=f"result file (default: under benchmarks/results, none if {short})")
+    parser.add_argument("--output", type=Path, help="result file (default: under benchmarks/results, none if quick)")
     return parser
 
 

@@ -258,7 +258,7 @@ def report(result: Run) -> None:
 
 def parse() -> argparse.Namespace:
     """Read the command line, and fill in what depends on ``--fast``."""
-    parser = options(__doc__, short="--fast")
+    parser = options(__doc__, "--fast")
     names = list(methods(next(iter(PAIRS.values())), torch.arange(2)))
     parser.add_argument("--pair", choices=list(PAIRS), help="default: resnet32x4-resnet8x4, vgg13-vgg8 if --fast")
     parser.add_argument("--methods", nargs="+", choices=names, metavar="METHOD", help=", ".join(names))
