@@ -1,5 +1,7 @@
 """Distillation that becomes harder while training: CTKD learns its temperature, TAID moves its target."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
@@ -17,8 +19,21 @@ _REVERSAL = Ramp(0.0, 1.0, over=10, shape="cosine")
 
 
 def growing_reversal(progress: Progress) -> float:
-    """Published strength of CTKD's reversal: from 0 to 1 over 10 epochs, as half a cosine."""
-    return _REVERSAL(progress)
+    """Published strength of CTKD's reversal: half a cosine from 0 to 1 over 10 epochs, counted from 1.
+
+    It is ``(1 - cos(pi * epoch / 10)) / 2``: the first epoch already reverses a little, the tenth in full.
+
+    Args:
+        progress: How far training is.
+
+    Returns:
+        The strength, dimensionless.
+
+    Example:
+        >>> [round(growing_reversal(Progress(epoch=epoch)), 4) for epoch in (0, 4, 9, 100)]
+        [0.0245, 0.5, 1.0, 1.0]
+    """
+    return _REVERSAL(replace(progress, epoch=progress.epoch + 1))
 
 
 class CTKD(LogitObjective):
