@@ -27,7 +27,7 @@ class ViTKD(MapObjective):
 
     Args:
         student: Places in the student, from shallow to deep: the last is generated, the others are imitated. Published
-            are the first two blocks and the last.
+            are the first two blocks and the last behind the final norm.
         teacher: As many places in the teacher.
         shallow: Factor :math:`a` of the imitation.
         deep: Factor :math:`b` of the generation.
@@ -41,11 +41,11 @@ class ViTKD(MapObjective):
 
     Source:
         Yang et al., "ViTKD: Practical Guidelines for ViT feature knowledge distillation", arXiv:2209.02432; published
-        together with NKD on the logits. Dropping prefix tokens, averaging to the smaller grid and maps of
-        convolutional networks are ours.
+        together with NKD on the logits; the class token is left out there too. Averaging to the smaller grid and maps
+        of convolutional networks are ours.
 
     Example:
-        >>> ViTKD(["blocks.0", "blocks.1", "blocks.11"], ["blocks.0", "blocks.1", "blocks.23"]).ratio
+        >>> ViTKD(["blocks.0", "blocks.1", "norm"], ["blocks.0", "blocks.1", "norm"]).ratio
         0.5
     """
 

@@ -7,7 +7,7 @@ from typing import Literal, TypeVar
 from torch import nn
 
 from lightning_kd.errors import SetupError
-from lightning_kd.families import family_of, stage_taps
+from lightning_kd.families import family_of, last_map_tap, stage_taps, tap_on
 from lightning_kd.objectives.base import Matching, PairedObjective
 from lightning_kd.pre_activation import pre_activation_tap
 from lightning_kd.taps import Tap, resolve_module
@@ -81,9 +81,9 @@ def classifies_images(network: nn.Module) -> bool:
 
 
 def first_and_last_blocks(network: nn.Module, role: Role) -> list[Tap]:
-    """The first two blocks and the last of a plain transformer; of others, their first two stages and the last."""
+    """The first two blocks of a plain transformer and its last behind the norm; of others, the stages 0, 1 and 3."""
     family, taps = family_of(network), stage_taps(network, role)
     if family is None or family.kind != "isotropic":
         return [taps[0], taps[1], taps[3]]
     blocks = taps[3].path.rpartition(".")[0]
-    return [*(Tap(f"{blocks}.{index}", prefix_tokens=taps[3].prefix_tokens) for index in (0, 1)), taps[3]]
+    return [*(tap_on(network, f"{blocks}.{index}", role) for index in (0, 1)), last_map_tap(network, role)]

@@ -203,7 +203,7 @@ def simkd(teacher: nn.Module, *, path: str = "") -> KnowledgeDistillation:
 
 
 def vitkd(teacher: nn.Module, student: nn.Module, *, path: str = "") -> KnowledgeDistillation:
-    """ViTKD: imitation at the first two blocks, masked generation at the last, and NKD on the logits.
+    """ViTKD: imitation at the first two blocks, masked generation behind the final norm, and NKD on the logits.
 
     Args:
         teacher: A trained vision transformer.

@@ -87,10 +87,16 @@ def test_terms_warm_up_over_twenty_epochs_counted_from_one(epoch, factor, net):
         assert weight_at(kd.objectives[0].weight, Progress(epoch=epoch)) == pytest.approx(factor)
 
 
-@pytest.mark.parametrize(("epoch", "strength"), [(0, 0.0244717), (4, 0.5), (9, 1.0), (239, 1.0)])
+@pytest.mark.parametrize(("epoch", "strength"), [(0, 0.0244717419), (4, 0.5), (9, 1.0), (239, 1.0)])
 def test_ctkd_reverses_more_over_ten_epochs_counted_from_one(epoch, strength, net):
     (term,) = recipes.ctkd(net("test_resnet")).objectives
     assert weight_at(term.reversal, Progress(epoch=epoch)) == pytest.approx(strength)
+
+
+def test_vitkd_imitates_two_blocks_and_generates_what_leaves_the_final_norm(net):
+    blocks = recipes.vitkd(net("test_vit"), net("test_vit")).objectives[0]
+    for taps in (blocks.student_taps, blocks.teacher_taps):
+        assert [tap.path for tap in taps] == ["blocks.0", "blocks.1", "norm"]
 
 
 def test_crd_contrasts_with_the_published_number_of_negatives(net):
