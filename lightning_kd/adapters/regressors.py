@@ -1,4 +1,4 @@
-"""Learned maps from a student's feature to a teacher's, as they were published with FitNets, VID and SimKD."""
+"""Learned maps from a student's feature to a teacher's, as they were published with FitNets, VID, SimKD and ICKD."""
 
 from torch import Tensor, nn
 from typing_extensions import override
@@ -76,6 +76,11 @@ def information_regressor(inputs: int, outputs: int) -> nn.Sequential:
         nn.ReLU(),
         nn.Conv2d(outputs, outputs, 1, bias=False),
     )
+
+
+def channel_embedding(inputs: int, outputs: int) -> nn.Sequential:
+    """ICKD's map to the teacher's channels: a 1x1 convolution without bias, and BatchNorm."""
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), AdapterNorm(outputs))
 
 
 def bottleneck_projector(inputs: int, outputs: int, *, factor: int = 2, rectify: bool = True) -> nn.Sequential:

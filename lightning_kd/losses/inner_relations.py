@@ -40,7 +40,7 @@ def inter_channel_correlation(student: Tensor, teacher: Tensor, *, reduction: Re
 
     Source:
         Liu et al., "Exploring Inter-Channel Correlation for Diversity-preserved Knowledge Distillation",
-        arXiv:2202.03680; the form is the one that DisWOT's code scores networks with.
+        arXiv:2202.03680; the form is that of its code.
 
     Example:
         >>> import torch

@@ -106,7 +106,7 @@ def ickd(teacher: nn.Module, student: nn.Module, *, path: str = "") -> Knowledge
 
     Source:
         Liu et al., "Exploring Inter-Channel Correlation for Diversity-preserved Knowledge Distillation",
-        arXiv:2202.03680.
+        arXiv:2202.03680, with the weight of its CIFAR-100 runs.
     """
     return _at_the_last_stage(ICKD((), ()), teacher, student, path)
 
