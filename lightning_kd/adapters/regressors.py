@@ -17,8 +17,9 @@ class HintRegressor(nn.Module):
 
     Along each axis the convolution has kernel 3 and stride 2 if the student's grid is twice the teacher's, is
     transposed with kernel 4 and stride 2 if it is half of it, and else has the kernel ``1 + s - t`` that leaves ``t``
-    of ``s`` positions. These are the published regressors for square maps. Where the student is smaller in another
-    ratio nothing is published: the teacher is averaged to the smaller grid, and the convolution is 1x1 (ours).
+    of ``s`` positions. These are the regressors of the CIFAR-100 baselines, for square maps. Where the student is
+    smaller in another ratio they have none: the teacher is averaged to the smaller grid, and the convolution keeps it
+    with kernel 3, as in SimKD's code; where each side is the smaller along one axis, both are averaged (ours).
     The weights grow with the kernel's area, so that grids of ratio 1 or 2 are the ones to pair.
 
     Args:
@@ -27,7 +28,8 @@ class HintRegressor(nn.Module):
         rectify: Whether to end in the ReLU; without it a target with negative values can be reached.
 
     Source:
-        Romero et al., "FitNets: Hints for Thin Deep Nets", arXiv:1412.6550, in the form of the CIFAR-100 baselines.
+        Romero et al., "FitNets: Hints for Thin Deep Nets", arXiv:1412.6550, in the form of the CIFAR-100 baselines;
+        Chen et al., "Knowledge Distillation with the Reused Teacher Classifier", arXiv:2203.14001, for other ratios.
 
     Example:
         >>> import torch
@@ -46,7 +48,7 @@ class HintRegressor(nn.Module):
         super().__init__()
         convolution = _bridge(student, teacher)
         self.pools = convolution is None
-        self.convolution = nn.Conv2d(student.width, teacher.width, 1) if convolution is None else convolution
+        self.convolution = nn.Conv2d(student.width, teacher.width, 3, padding=1) if convolution is None else convolution
         self.norm = AdapterNorm(teacher.width)
         self.activation = nn.ReLU() if rectify else nn.Identity()
 
