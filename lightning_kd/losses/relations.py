@@ -123,9 +123,9 @@ def correlation_congruence(student: Tensor, teacher: Tensor, *, variant: Congrue
         ValueError: If ``variant`` is unknown.
 
     Source:
-        Peng et al., "Correlation Congruence for Knowledge Distillation", arXiv:1904.01802. Both forms are from memory,
-        checked against neither code nor text. ``"code"``, the form behind the published comparisons of methods and
-        their weight 0.02, is the default.
+        Peng et al., "Correlation Congruence for Knowledge Distillation", arXiv:1904.01802. ``"code"``, the default, is
+        the form behind the published comparisons of methods and their weight 0.02, and equals their code on equal
+        inputs; ``"paper"`` is from memory, checked against neither code nor text.
 
     Example:
         >>> import torch

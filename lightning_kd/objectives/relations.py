@@ -174,8 +174,10 @@ class CCKD(BatchRelation):
         ValueError: If ``variant`` is unknown.
 
     Source:
-        Peng et al., "Correlation Congruence for Knowledge Distillation", arXiv:1904.01802, both forms from memory;
-        the projection to the teacher's width is ours.
+        Peng et al., "Correlation Congruence for Knowledge Distillation", arXiv:1904.01802, see
+        `lightning_kd.losses.correlation_congruence`. The code behind the published weight embeds both sides by learned
+        linear maps to 128 numbers, which agree best at zero; that the teacher's feature is the target instead, and the
+        projection to its width, are ours.
 
     Example:
         >>> CCKD("layer4", "blocks.11").weight
