@@ -25,8 +25,9 @@ def hierarchical_context(student: Tensor, teacher: Tensor, *, levels: Sequence[i
                  {1 + \sum_l w_l}, \qquad w_l = \tfrac12, \tfrac14, \tfrac18, \ldots
 
     where :math:`\mathrm{pool}_l` averages each grid axis adaptively to :math:`l` cells. A level is used only if it is
-    smaller than every grid axis; an unused level neither counts nor halves the next weight. Pooling is linear, so it
-    is applied to the difference once. No gradient flows to ``teacher``.
+    smaller than the first grid axis, as in the published code, whatever the others; an unused level neither counts nor
+    halves the next weight. Pooling is linear, so it is applied to the difference once. No gradient flows to
+    ``teacher``.
 
     Args:
         student: Map of shape ``(N, C, H, W)``, frames ``(N, C, T)`` or volume ``(N, C, D, H, W)``, floating point.
@@ -58,7 +59,7 @@ def hierarchical_context(student: Tensor, teacher: Tensor, *, levels: Sequence[i
     difference = s - t
     loss, weight, total = difference.square().mean(), 1.0, 1.0
     for level in levels:
-        if level < min(difference.shape[2:]):
+        if level < difference.shape[2]:
             weight /= 2
             total += weight
             loss = loss + weight * _POOLS[difference.ndim](difference, level).square().mean()

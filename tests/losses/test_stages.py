@@ -63,10 +63,18 @@ def test_equals_pooling_both_maps_by_hand():
     assert loss.item() == pytest.approx(sum(terms) / 1.75, rel=1e-12)
 
 
-def test_a_level_must_be_below_every_axis():
-    student, teacher = torch.randn(2, 1, 2, 8, 2, dtype=torch.float64).unbind()
+def test_a_level_must_be_below_the_height():
+    student, teacher = torch.randn(2, 1, 2, 2, 8, dtype=torch.float64).unbind()
     expected = hierarchical_context(student, teacher, levels=(1,))
     assert_close(hierarchical_context(student, teacher), expected, **EXACT)
+
+
+def test_a_level_may_be_above_the_width():
+    # Errors of 1 in the left column and 2 in the right one: mean square 5/2 at full size and at levels 4 and 2, of
+    # which 4 repeats the columns; 9/4 at level 1.
+    student = torch.tensor([1.0, 2.0], dtype=torch.float64).expand(1, 3, 8, 2)
+    loss = hierarchical_context(student, torch.zeros(1, 3, 8, 2, dtype=torch.float64))
+    assert loss.item() == pytest.approx((2.5 + 0.5 * 2.5 + 0.25 * 2.5 + 0.125 * 2.25) / 1.875, rel=1e-12)
 
 
 def test_a_one_by_one_map_gives_the_mean_squared_error():
