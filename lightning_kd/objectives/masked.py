@@ -16,6 +16,7 @@ from lightning_kd.step import Step
 from lightning_kd.students._find import find_part
 from lightning_kd.students.masked import MaskedAutoencoder
 from lightning_kd.taps import Inputs, Observation, Tap
+from lightning_kd.tokens import common_tokens
 
 
 class _MaskedObjective(Objective):
@@ -117,12 +118,14 @@ class G2SDKD(_MaskedObjective):
     .. math::
         L = \frac{1}{M} \sum_i \mathrm{smoothL1}_\beta(\mathrm{MLP}(s)_i - \mathrm{LN}_0(t)_i)
 
-    over all patches, visible and hidden, see `standardized_smooth_l1`. The published student has a decoder of 4 blocks
+    over all tokens, visible and hidden, see `standardized_smooth_l1`; class and register tokens take part if both
+    networks have equally many, else they are left out on both sides. The published student has a decoder of 4 blocks
     of width 256, and no reconstruction loss: set ``task_weight=0`` for the literal recipe. The second stage fine-tunes
     the student's encoder with a distillation token, see `with_distillation_token` and `DeiTKD`.
 
     Args:
-        student: Place in the student; ``None`` takes the output of its `MaskedAutoencoder`'s decoder.
+        student: Place in the student; ``None`` takes the last block of its `MaskedAutoencoder`'s decoder, in front of
+            the decoder's norm.
         teacher: Place in the teacher; ``None`` takes the fourth block of its decoder.
         beta: Where smooth L1 becomes linear, above 0, dimensionless.
         weight: Factor of the term.
@@ -136,7 +139,7 @@ class G2SDKD(_MaskedObjective):
 
     Source:
         Huang et al., "Generic-to-Specific Distillation of Masked Autoencoders", arXiv:2302.14771; loss and places are
-        those of its code. Ours: the layers of the MLP (Linear, GELU, Linear), and that prefix tokens do not count.
+        those of its code. Leaving out prefix tokens that do not correspond is ours.
 
     Example:
         >>> G2SDKD().beta
@@ -161,7 +164,7 @@ class G2SDKD(_MaskedObjective):
     @override
     def _place(self, autoencoder: MaskedAutoencoder, name: str) -> str:
         if name == "student":
-            return "decoder"
+            return "decoder.blocks"
         if len(autoencoder.decoder.blocks) < 4:
             raise SetupError(
                 f"`{self.name}` reads the fourth block of the teacher's decoder, which has "
@@ -179,10 +182,7 @@ class G2SDKD(_MaskedObjective):
     def forward(self, student: Observation, teacher: Observation, step: Step) -> Tensor:
         if self._layouts is None:
             raise SetupError(f"`{self.name}` needs adapters: build() must run first.")
-        tokens, target = (
-            layout.channels_first(feature).flatten(2).mT
-            for layout, feature in zip(self._layouts, self.features(student, teacher), strict=True)
-        )
+        tokens, target = common_tokens(*self.features(student, teacher), *self._layouts)
         return standardized_smooth_l1(self.head(tokens), target, beta=self.beta)
 
 

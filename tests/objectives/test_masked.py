@@ -147,7 +147,7 @@ def test_g2sd_equals_the_published_value():
     assert objective(said, heard, Step()).item() == pytest.approx(0.2499999286, rel=1e-9)
 
 
-def test_g2sd_compares_every_patch_and_no_prefix(student, teacher):
+def test_g2sd_compares_every_token_in_front_of_the_decoders_norm(student, teacher):
     shapes = []
     objective = G2SDKD()
     distiller = Distiller(student, teacher, [objective])
@@ -156,8 +156,8 @@ def test_g2sd_compares_every_patch_and_no_prefix(student, teacher):
     with distiller.watch() as calls:
         student(IMAGES, NOISE)
     distiller.losses(torch.zeros(()), calls)
-    assert shapes == [((4, 16, 32), (4, 16, 32))]
-    assert (objective.student_taps[0].path, objective.teacher_taps[0].path) == ("decoder", "decoder.blocks.3")
+    assert shapes == [((4, 17, 32), (4, 17, 32))]
+    assert (objective.student_taps[0].path, objective.teacher_taps[0].path) == ("decoder.blocks", "decoder.blocks.3")
 
 
 def test_g2sd_prepares_a_student_that_has_a_distillation_token(teacher):
@@ -165,7 +165,7 @@ def test_g2sd_prepares_a_student_that_has_a_distillation_token(teacher):
     student = MaskedAutoencoder(encoder, decoder_width=32, decoder_depth=1, decoder_heads=4)
     term, call = terms_of(student, teacher, G2SDKD(), IMAGES, NOISE)
     term.backward()
-    assert call.features[Tap("decoder")].shape == (4, 2 + 16, 32)
+    assert call.features[Tap("decoder.blocks")].shape == (4, 2 + 16, 32)
     assert encoder.dist_token.grad.count_nonzero() > 0
     assert [z.shape for z in encoder(IMAGES)] == [(4, 10), (4, 10)]
 
