@@ -10,7 +10,7 @@ from lightning_kd._checks import check_choice, check_not_negative, check_positiv
 from lightning_kd.adapters import Probe
 from lightning_kd.adapters.branches import MapBranch, TokenBranch
 from lightning_kd.errors import LayoutError, SetupError
-from lightning_kd.families import family_of, stage_taps
+from lightning_kd.families import family_of, last_map_tap, stage_taps
 from lightning_kd.losses import one_for_all
 from lightning_kd.losses.ofa import Variant
 from lightning_kd.objectives.base import Objective, Places, as_taps
@@ -33,7 +33,7 @@ class OFAKD(Objective):
 
     Args:
         student: Places in the student, from shallow to deep; ``None`` takes its four stages, see
-            `lightning_kd.families.stages_of`.
+            `lightning_kd.families.stages_of`, the last one of a convolutional student up to its last map.
         exponent: Enhancement of the right class, above 0: one for all terms, or one per stage and then that of the
             student's own scores.
         temperature: Softmax temperature above 0, dimensionless.
@@ -91,7 +91,7 @@ class OFAKD(Objective):
 
     @override
     def locate(self, student: nn.Module, teacher: nn.Module) -> None:
-        self.student_taps = stage_taps(student, "student") if self._declared is None else as_taps(self._declared)
+        self.student_taps = _stages(student) if self._declared is None else as_taps(self._declared)
 
     @override
     def build(self, student: Probe, teacher: Probe) -> None:
@@ -140,6 +140,14 @@ class OFAKD(Objective):
         return (
             f"exponent={self.exponent}, temperature={self.temperature}, variant={self.variant!r}, weight={self.weight}"
         )
+
+
+def _stages(student: nn.Module) -> tuple[Tap, ...]:
+    """The student's stages, with the widening convolution that some convolutional networks have behind the last."""
+    family, taps = family_of(student), stage_taps(student, "student")
+    if family is None or family.kind != "cnn":
+        return taps
+    return (*taps[:-1], last_map_tap(student, "student"))
 
 
 def _each(value: float | Sequence[float]) -> Sequence[float]:

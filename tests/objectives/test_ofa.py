@@ -72,6 +72,15 @@ def test_branches_follow_the_family(net):
     assert {(len(branch.merge), branch.classifier.in_features) for branch in branches} == {(1, 64)}
 
 
+def test_the_last_branch_reads_what_widens_the_last_stage(net):
+    student = net("mobilenetv2_035")
+    _, _, distiller = term(student, net("test_vit"), OFAKD())
+    objective = distiller.objectives["ofa"]
+    assert [tap.path for tap in objective.student_taps] == ["blocks.1", "blocks.2", "blocks.4", "bn2"]
+    # The width that the student's own classifier reads, which no stage has.
+    assert {branch.classifier.in_features for branch in objective.branches} == {student.classifier.in_features}
+
+
 def test_branches_of_maps_end_in_the_teachers_width_if_that_is_larger(net):
     _, _, distiller = term(net("test_resnet"), net("vit_tiny_patch16_224", depth=4), OFAKD())
     assert {branch.classifier.in_features for branch in distiller.objectives["ofa"].branches} == {192}
