@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from lightning_kd._checks import check_not_negative
+from lightning_kd._checks import check_not_negative, check_positive
 from lightning_kd.adapters import Geometry, Probe
-from lightning_kd.adapters.cross_attention import CrossAttentionProjector
+from lightning_kd.adapters.cross_attention import SHARPNESS, CrossAttentionProjector
 from lightning_kd.errors import LayoutError, SetupError
 from lightning_kd.families import stage_taps
 from lightning_kd.losses import view_distance
@@ -43,6 +43,7 @@ class ScaleKD(Objective):
         self_query: Whether the last stage's queries are learned instead of taken from the third stage.
         spatial_weights: Weight of the spatial view at the third and the last stage.
         frequency_weights: Weight of the frequency view at the third and the last stage.
+        sharpness: Factor of the projectors' attention scores, above 0, dimensionless.
         weight: Factor of the term.
         name: Name of the term.
 
@@ -51,13 +52,15 @@ class ScaleKD(Objective):
             stage, run alone, does not do what it does within the teacher.
         LayoutError: At setup, if a feature is no map and no patch tokens.
         ShapeError: At setup, if ``heads`` does not divide a width of the teacher.
-        ValueError: If a weight is negative, or all are zero.
+        ValueError: If a weight is negative, or all are zero, or ``sharpness`` is not above 0.
 
     Source:
         Fan et al., "ScaleKD: Strong Vision Transformers Could Be Excellent Teachers", arXiv:2411.06786, in the form of
         its code. Published: 16 and 24 heads for Swin-L, 3 and 6 for Swin-S, whose frequency weights are (0.06, 0). The
-        terms are sums over positions, so that the weights fit a 7x7 map. Teachers that are no Swin or BEiT, and the
-        prefix tokens, are ours.
+        terms are sums over positions, so that these weights fit a 7x7 map; for EVA-L with its 16x16 patches they are
+        0.016 and 0.008, and the sharpness is 0.2 (to ResNet-50) or 1 (to ViT-B). Where both stages are distilled, the
+        code takes the queries from the third one even if it is told to learn them. Teachers that are no Swin or EVA-L,
+        what of a plain transformer is its last stage, and the prefix tokens are ours.
 
     Example:
         >>> ScaleKD(heads=(16, 24)).heads
@@ -74,10 +77,12 @@ class ScaleKD(Objective):
         self_query: bool = False,
         spatial_weights: Pair = (0.08, 0.08),
         frequency_weights: Pair = (0.06, 0.06),
+        sharpness: float = SHARPNESS,
         weight: Weight = 1.0,
         name: str = "scale",
     ) -> None:
         super().__init__(name=name, weight=weight)
+        check_positive("sharpness", sharpness)
         for argument, values in (("spatial_weights", spatial_weights), ("frequency_weights", frequency_weights)):
             for value in values:
                 check_not_negative(argument, value)
@@ -85,6 +90,7 @@ class ScaleKD(Objective):
             raise ValueError("`spatial_weights` or `frequency_weights` must hold a number above 0, got zeros only.")
         self.heads = heads
         self.self_query = self_query
+        self.sharpness = sharpness
         self._weights: dict[View, Pair] = {"spatial": spatial_weights, "frequency": frequency_weights}
         self._declared = student
         self.third = nn.ModuleDict()
@@ -116,7 +122,14 @@ class ScaleKD(Objective):
     def _projector(self, source: Geometry, goal: Geometry, heads: int, *, learned: bool) -> CrossAttentionProjector:
         if len(goal.grid) != 2:
             raise LayoutError(f"`{self.name}` needs maps or patch tokens of the teacher, got grid {goal.grid}.")
-        return CrossAttentionProjector(source, width=goal.width, grid=goal.plane, heads=heads, learned_queries=learned)
+        return CrossAttentionProjector(
+            source,
+            width=goal.width,
+            grid=goal.plane,
+            heads=heads,
+            learned_queries=learned,
+            sharpness=self.sharpness,
+        )
 
     def _check_tail(self, teacher: Observation) -> None:
         """Refuse a teacher whose last stage takes more than the tensor in front of it."""
@@ -153,5 +166,5 @@ class ScaleKD(Objective):
     def extra_repr(self) -> str:
         return (
             f"heads={self.heads}, self_query={self.self_query}, spatial_weights={self._weights['spatial']}, "
-            f"frequency_weights={self._weights['frequency']}, weight={self.weight}"
+            f"frequency_weights={self._weights['frequency']}, sharpness={self.sharpness}, weight={self.weight}"
         )

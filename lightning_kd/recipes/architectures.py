@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from torch import nn
 
 from lightning_kd.callbacks import KnowledgeDistillation
+from lightning_kd.families import family_of
 from lightning_kd.losses.ofa import Variant
 from lightning_kd.objectives import OFAKD, LogitKD, ScaleKD
+from lightning_kd.recipes._places import unwrapped
 
 
 def ofa_kd(
@@ -40,6 +42,8 @@ def scalekd(
 ) -> KnowledgeDistillation:
     """ScaleKD: projectors by cross-attention, in two views, and once through the teacher's own last stage.
 
+    Weights and sharpness are those published for Swin-L, and for a plain transformer those for EVA-L and ResNet-50.
+
     Args:
         teacher: A trained transformer of a known family.
         path: Where the student, of a known family, is in the LightningModule; ``""`` is the module itself.
@@ -53,8 +57,16 @@ def scalekd(
     Source:
         Fan et al., "ScaleKD: Strong Vision Transformers Could Be Excellent Teachers", arXiv:2411.06786.
     """
+    features = _of_two_views(teacher, heads)
     if not logits:
-        return KnowledgeDistillation(teacher, student=path, objectives=[ScaleKD(heads=heads)])
+        return KnowledgeDistillation(teacher, student=path, objectives=[features])
     # Cross-entropy with soft targets and KL divergence differ by the teacher's entropy, which has no gradient.
     soft = LogitKD(temperature=1.0, weight=0.5)
-    return KnowledgeDistillation(teacher, student=path, objectives=[ScaleKD(heads=heads), soft], task_weight=0.5)
+    return KnowledgeDistillation(teacher, student=path, objectives=[features, soft], task_weight=0.5)
+
+
+def _of_two_views(teacher: nn.Module, heads: tuple[int, int]) -> ScaleKD:
+    family = family_of(unwrapped(teacher))
+    if family is None or family.kind != "isotropic":
+        return ScaleKD(heads=heads)
+    return ScaleKD(heads=heads, spatial_weights=(0.016, 0.016), frequency_weights=(0.008, 0.008), sharpness=0.2)

@@ -97,6 +97,16 @@ def test_with_self_query_each_projector_has_its_own_queries(net):
     assert ScaleKD().self_query is False
 
 
+def test_every_projector_is_as_sharp_as_asked(net):
+    objective = ScaleKD(heads=(4, 8), sharpness=0.2)
+    built(net("test_resnet"), net("test_vit"), objective)
+    # Over the root of the heads' widths, 16 and 8 of 64.
+    for projectors, width in ((objective.third, 16), (objective.fourth, 8)):
+        assert [p.scale for p in projectors.values()] == pytest.approx([0.2 / width**0.5] * 2)
+    with pytest.raises(ValueError, match=r"`sharpness` must be .* got 0"):
+        ScaleKD(sharpness=0.0)
+
+
 def test_projectors_without_weight_are_not_made(net):
     # Swin-S: no frequency view at the last stage.
     distiller = built(net("test_resnet"), net("test_vit"), ScaleKD(frequency_weights=(0.06, 0.0)))

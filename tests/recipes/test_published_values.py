@@ -30,7 +30,7 @@ OF_TEACHER = [
         "scalekd",
         0.5,
         [
-            {"_weights": {"spatial": (0.08, 0.08), "frequency": (0.06, 0.06)}, "self_query": False, "weight": 1.0},
+            {"_weights": {"spatial": (0.08, 0.08), "frequency": (0.06, 0.06)}, "self_query": False, "sharpness": 5.0},
             {"temperature": 1.0, "weight": 0.5},
         ],
     ),  # ScaleKD
@@ -114,6 +114,12 @@ def test_transkd_weighs_the_four_embeddings_as_published(net):
     kd = recipes.transkd(*pyramids)
     Distiller(pyramids[1], pyramids[0], kd.objectives).build([IMAGES])
     assert kd.objectives[1]._weights == (0.1, 0.1, 0.5, 1.0)
+
+
+def test_scalekd_fits_the_weights_to_a_plain_transformers_grid(net):
+    # ScaleKD, EVA-L to ResNet-50
+    (term,) = recipes.scalekd(net("test_vit"), logits=False).objectives
+    assert (term._weights, term.sharpness) == ({"spatial": (0.016, 0.016), "frequency": (0.008, 0.008)}, 0.2)
 
 
 def test_ssld_normalises_its_teacher_by_the_batch(net):
