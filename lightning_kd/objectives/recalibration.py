@@ -12,15 +12,15 @@ from lightning_kd.losses import feature_mse
 from lightning_kd.objectives.base import PairedObjective, Places
 from lightning_kd.schedules import Weight
 from lightning_kd.step import Step
-from lightning_kd.taps import Observation, Tap
+from lightning_kd.taps import Observation, Tap, layout_hints
 
 
 class FRDKD(PairedObjective):
-    """Feature recalibration distillation: every teacher token is recovered from all student tokens, then compared.
+    """Feature recalibration distillation: every teacher patch is recovered from all student patches, then compared.
 
-    Where the numbers of tokens differ a `TokenReverse` recovers the teacher's; where they are equal the student's are
-    taken as they are, as before the first slimming of SiT. All tokens count, class tokens included; a map is read as
-    its positions. Over several pairs the term is their mean.
+    Where the numbers of patch tokens differ a `TokenReverse` recovers the teacher's; where they are equal the student's
+    are taken as they are, as before the first slimming of SiT. Class and register tokens are left out, as published; a
+    map is read as its positions. Over several pairs the term is their mean.
 
     Args:
         student: Place or places in the student: module paths or taps.
@@ -47,7 +47,7 @@ class FRDKD(PairedObjective):
     def __init__(self, student: Places, teacher: Places, *, weight: Weight = 2.0, name: str = "frd") -> None:
         super().__init__(student, teacher, name=name, weight=weight)
         self.adapters = nn.ModuleList()
-        self.layouts: list[tuple[Layout | None, Layout | None]] = []
+        self.layouts: list[tuple[Layout, Layout]] = []
 
     @override
     def build(self, student: Probe, teacher: Probe) -> None:
@@ -66,16 +66,23 @@ class FRDKD(PairedObjective):
         return torch.stack([feature_mse(recover(s), t) for recover, (s, t) in pairs]).mean()
 
 
-def _layout(probe: Probe, tap: Tap) -> Layout | None:
-    """Layout of a map; ``None`` for tokens, which need fill no grid."""
+def _layout(probe: Probe, tap: Tap) -> Layout:
+    """Layout of a map, or of tokens, which need fill no grid."""
     feature = probe.observation.features[tap]
     if feature.ndim not in (3, 4):
         raise LayoutError(f"`{tap.path}` must give tokens (N, L, D) or a map, got shape {tuple(feature.shape)}.")
-    return probe.geometry(tap).layout if feature.ndim == 4 else None
+    if feature.ndim == 4:
+        return probe.geometry(tap).layout
+    prefix_tokens = tap.prefix_tokens
+    if prefix_tokens is None:
+        prefix_tokens = layout_hints(probe.model, tap.path, probe.observation.inputs).prefix_tokens
+    return Layout("NLD", prefix_tokens=prefix_tokens)
 
 
-def _as_tokens(feature: Tensor, layout: Layout | None) -> Tensor:
-    return feature if layout is None else layout.channels_first(feature).flatten(2).transpose(1, 2)
+def _as_tokens(feature: Tensor, layout: Layout) -> Tensor:
+    if layout.axes == "NLD":
+        return feature[:, layout.prefix_tokens :]
+    return layout.channels_first(feature).flatten(2).transpose(1, 2)
 
 
 def _recovery(student: torch.Size, teacher: torch.Size) -> nn.Module:

@@ -8,6 +8,7 @@ from torch.testing import assert_close
 from lightning_kd.adapters.regressors import TokenReverse
 from lightning_kd.errors import LayoutError
 from lightning_kd.objectives import FRDKD
+from lightning_kd.taps import Tap
 
 
 def test_the_published_weight_is_the_default():
@@ -22,6 +23,15 @@ def test_equal_tokens_are_compared_as_they_are_and_count_in_the_mean(over_featur
     recovered = objective.adapters[1](students[1])
     expected = ((students[0] - teachers[0]).square().mean() + (recovered - teachers[1]).square().mean()) / 2
     assert_close(term(students, teachers), expected)
+
+
+def test_class_tokens_are_left_out(over_features):
+    student, teacher = torch.randn(2, 6, 4), torch.randn(2, 19, 4)
+    objective = FRDKD(Tap("a", prefix_tokens=1), Tap("b", prefix_tokens=2))
+    term = over_features(objective, [student], [teacher])
+    recovered = objective.adapters[0](student[:, 1:])
+    assert recovered.shape == (2, 17, 4)
+    assert_close(term([student], [teacher]), (recovered - teacher[:, 2:]).square().mean())
 
 
 def test_is_zero_at_equality_before_the_first_slimming(over_features):
@@ -39,7 +49,7 @@ def test_any_number_of_tokens_or_positions_meets_any_other(student, teacher, ove
     assert features[1].grad is None
 
 
-def test_every_teacher_token_is_recovered_from_all_student_tokens():
+def test_every_teacher_patch_is_recovered_from_all_student_patches():
     reverse = TokenReverse(tokens=3, recovered=5, width=4)
     tokens = torch.randn(1, 3, 4, requires_grad=True)
     for index in range(5):
