@@ -127,7 +127,8 @@ class LGViTKD(Objective):
     Source:
         Xu et al., "LGViT: Dynamic Early Exiting for Accelerating Vision Transformer", arXiv:2308.00255; formulas and
         weights are those of its code. Ours: which features of an exit are compared (those in front of its pooling),
-        and averaging the final ones to a coarser grid.
+        averaging the final ones to a coarser grid (the code takes every second or third cell), and reading final
+        features and logits behind the network's last norm (the code's teacher leaves that norm out).
 
     Example:
         >>> LGViTKD(weight=0.5)
