@@ -123,7 +123,7 @@ class TokenReverse(nn.Module):
         y = (W_2 \, \mathrm{GELU}(W_1 \, \mathrm{LN}(x))) , \qquad \mathrm{out} = y + \mathrm{MLP}(\mathrm{LN}(y))
 
     with :math:`W_1` and :math:`W_2` across the tokens, from :math:`L_s` over :math:`4 L_t` to :math:`L_t`, and the MLP
-    across the channels, whose hidden width of four times the channels is ours.
+    across the channels over four times their number.
 
     Args:
         tokens: Number of the student's tokens :math:`L_s`.
@@ -155,4 +155,8 @@ class TokenReverse(nn.Module):
 
 
 def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(), nn.Linear(hidden, outputs))
+    mlp = nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(), nn.Linear(hidden, outputs))
+    for linear in (mlp[0], mlp[2]):
+        nn.init.trunc_normal_(linear.weight, std=0.02)
+        nn.init.zeros_(linear.bias)
+    return mlp

@@ -57,9 +57,12 @@ def test_every_teacher_patch_is_recovered_from_all_student_patches():
         assert (gradient.abs().sum(2) > 0).all()
 
 
-def test_the_reverse_module_has_the_published_sizes():
+def test_the_reverse_module_has_the_published_sizes_and_initial_weights():
     reverse = TokenReverse(tokens=3, recovered=5, width=4)
     assert [tuple(p.shape) for p in reverse.across_tokens.parameters()] == [(20, 3), (20,), (5, 20), (5,)]
+    assert not any(p.any() for p in reverse.parameters() if p.shape in ((20,), (5,)))
+    wide = TokenReverse(tokens=50, recovered=50, width=4).across_tokens
+    assert [wide[i].weight.std().item() for i in (0, 2)] == pytest.approx([0.02, 0.02], rel=0.1)
     # The token mixing has no shortcut, the channel mixing has one.
     nn.init.zeros_(reverse.across_channels[2].weight)
     nn.init.zeros_(reverse.across_channels[2].bias)
