@@ -155,8 +155,8 @@ class TokenReverse(nn.Module):
 
 
 def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    mlp = nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(), nn.Linear(hidden, outputs))
-    for linear in (mlp[0], mlp[2]):
+    first, second = nn.Linear(inputs, hidden), nn.Linear(hidden, outputs)
+    for linear in (first, second):
         nn.init.trunc_normal_(linear.weight, std=0.02)
         nn.init.zeros_(linear.bias)
-    return mlp
+    return nn.Sequential(first, nn.GELU(), second)
