@@ -1,11 +1,11 @@
 """The networks of the CIFAR-100 protocol for images of 32x32 pixels, and the places that its methods read.
 
-Residual networks, Wide ResNets, VGGs and ShuffleNets are written from their papers; ResNet-50 is timm's, MobileNetV2
-and ShuffleNetV2 are torchvision's, each with the strides of small images. Papers leave choices open where images have
-32 pixels; the parameter counts of the protocol settle most: projection shortcuts in the residual networks, convolutions
-with bias in the VGGs, width 12 where MobileNetV2(0.5) could round to 16, and in ShuffleNetV1 a 1x1 stem and bottlenecks
-a quarter as wide as the unit's branch. What they do not settle is ours: the 1x1 stem of ShuffleNetV2, and the last
-stage of the VGGs, which keeps the grid of 4x4 of the one before.
+Residual networks, Wide ResNets, VGGs and ShuffleNetV1 are written from their papers; ResNet-50 is timm's, MobileNetV2
+and ShuffleNetV2 are torchvision's, each with the strides of small images. Where papers leave a choice, or the
+protocol's networks are not those of the papers, these are the protocol's: projection shortcuts in the residual
+networks, convolutions with bias and a last stage on the grid of the one before in the VGGs, a ReLU after every
+convolution but the last of a unit in ShuffleNetV1, ReLU in place of ReLU6 and an expansion in the first block, too, in
+MobileNetV2 of width 1/2, and 1x1 stems in the ShuffleNets. So are their initial weights.
 """
 
 from collections import OrderedDict
@@ -20,6 +20,7 @@ from timm.models.resnet import BasicBlock
 from torch import Tensor, nn
 from torchvision.models.mobilenetv2 import MobileNetV2
 from torchvision.models.shufflenetv2 import ShuffleNetV2
+from torchvision.ops import Conv2dNormActivation
 
 from lightning_kd import Tap
 
@@ -29,7 +30,7 @@ def _convolution(inputs: int, outputs: int, kernel: int = 3, *, stride: int = 1,
 
 
 def _initialised(network: nn.Module) -> nn.Module:
-    """He et al.'s initialisation by fan-out for every convolution; torch's own for the rest."""
+    """Draw convolutions as He et al. do, by fan-out: those of all networks but the ShuffleNets, which keep torch's."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -42,7 +43,15 @@ def _network(stem: nn.Module, stages: Sequence[nn.Module], width: int, classes: 
     """Stem, stages, global average pooling and a linear classifier, by these names; ``end`` comes before pooling."""
     parts = OrderedDict(stem=stem, stages=nn.Sequential(*stages), end=nn.Sequential(*end))
     parts |= {"pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "classifier": nn.Linear(width, classes)}
-    return _initialised(nn.Sequential(parts))
+    return nn.Sequential(parts)
+
+
+def _with_linear(network: nn.Module, *, std: float | None = None) -> nn.Module:
+    """Zero the classifier's bias, and draw its weight with the deviation ``std``, if given."""
+    nn.init.zeros_(network.get_parameter("classifier.bias"))
+    if std is not None:
+        nn.init.normal_(network.get_parameter("classifier.weight"), std=std)
+    return network
 
 
 def residual(classes: int, *, depth: int, widths: Sequence[int]) -> nn.Module:
@@ -59,7 +68,7 @@ def residual(classes: int, *, depth: int, widths: Sequence[int]) -> nn.Module:
             blocks.append(BasicBlock(inputs, width, stride, shortcut))
             inputs = width
         stages.append(nn.Sequential(*blocks))
-    return _network(stem, stages, inputs, classes)
+    return _initialised(_network(stem, stages, inputs, classes))
 
 
 class PreActivationBlock(nn.Module):
@@ -90,7 +99,8 @@ def wide_residual(classes: int, *, depth: int, factor: int) -> nn.Module:
             blocks.append(PreActivationBlock(inputs, width, 2 if index and not block else 1))
             inputs = width
         stages.append(nn.Sequential(*blocks))
-    return _network(_convolution(3, 16), stages, inputs, classes, nn.BatchNorm2d(inputs), nn.ReLU())
+    end = nn.BatchNorm2d(inputs), nn.ReLU()
+    return _with_linear(_initialised(_network(_convolution(3, 16), stages, inputs, classes, *end)))
 
 
 def vgg(classes: int, *, convolutions: int) -> nn.Module:
@@ -102,13 +112,14 @@ def vgg(classes: int, *, convolutions: int) -> nn.Module:
             layers += [nn.Conv2d(inputs, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
             inputs = width
         stages.append(nn.Sequential(*layers))
-    return _network(nn.Identity(), stages, inputs, classes)
+    return _with_linear(_initialised(_network(nn.Identity(), stages, inputs, classes)), std=0.01)
 
 
 class ShuffleUnit(nn.Module):
     """Unit of ShuffleNet: grouped 1x1, shuffle, depthwise 3x3, grouped 1x1, beside a shortcut (arXiv:1707.01083).
 
-    A unit of stride 2 concatenates its branch with the averaged input, another adds the input.
+    A unit of stride 2 concatenates its branch with the averaged input, another adds the input. The ReLU after the
+    depthwise convolution is the protocol's, not the paper's.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int, *, groups: int, grouped_entry: bool) -> None:
@@ -123,6 +134,7 @@ class ShuffleUnit(nn.Module):
             nn.ChannelShuffle(groups if grouped_entry else 1),
             _convolution(middle, middle, stride=stride, groups=middle),
             nn.BatchNorm2d(middle),
+            nn.ReLU(),
             _convolution(middle, branch, 1, groups=groups),
             nn.BatchNorm2d(branch),
         )
@@ -150,11 +162,14 @@ def shufflenet_v2(classes: int) -> nn.Module:
     network = ShuffleNetV2([4, 8, 4], [24, 116, 232, 464, 1024], num_classes=classes)
     network.conv1[0] = _convolution(3, 24, 1)
     network.maxpool = nn.Identity()
-    return _initialised(network)
+    return network
 
 
 def mobilenet_v2(classes: int) -> nn.Module:
-    """MobileNetV2 of width 1/2 (arXiv:1801.04381): stride 1 where the paper's second stage has 2, no dropout."""
+    """MobileNetV2 of width 1/2 (arXiv:1801.04381): stride 1 where the paper's second stage has 2, no dropout.
+
+    The protocol's has ReLU, and its first block too begins with a 1x1 convolution, though it expands nothing.
+    """
     settings = [
         [1, 16, 1, 1],
         [6, 24, 2, 1],
@@ -164,9 +179,15 @@ def mobilenet_v2(classes: int) -> nn.Module:
         [6, 160, 3, 2],
         [6, 320, 1, 1],
     ]
-    return MobileNetV2(
+    network = MobileNetV2(
         num_classes=classes, width_mult=0.5, inverted_residual_setting=settings, round_nearest=1, dropout=0.0
     )
+    network.get_submodule("features.1.conv").insert(0, _initialised(Conv2dNormActivation(16, 16, kernel_size=1)))
+    for block in list(network.modules()):
+        for name, child in block.named_children():
+            if isinstance(child, nn.ReLU6):
+                setattr(block, name, nn.ReLU())
+    return network
 
 
 def resnet50(classes: int) -> nn.Module:

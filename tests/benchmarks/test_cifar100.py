@@ -126,6 +126,25 @@ class TestNetworks:
         network = networks.ARCHITECTURES[name].make(100)
         assert round(sum(p.numel() for p in network.parameters()) / 1e6, 3) == millions
 
+    def test_mobilenet_begins_every_block_with_a_1x1_convolution_and_has_relu(self, networks):
+        network = networks.ARCHITECTURES["MobileNetV2"].make(100)
+        first = network.features[1].conv[0][0]
+        assert (first.in_channels, first.out_channels, first.kernel_size) == (16, 16, (1, 1))
+        assert not [module for module in network.modules() if isinstance(module, torch.nn.ReLU6)]
+        assert sum(p.numel() for p in network.features[1].parameters()) == 16 * 16 + 32 + 9 * 16 + 32 + 16 * 8 + 16
+
+    def test_shufflenet_activates_what_its_last_convolutions_read(self, networks):
+        network = networks.ARCHITECTURES["ShuffleV1"].make(100)
+        units = [module for module in network.modules() if isinstance(module, networks.ShuffleUnit)]
+        for unit in units:
+            assert [type(layer).__name__ for layer in unit.branch][4:7] == ["Conv2d", "BatchNorm2d", "ReLU"]
+
+    def test_classifiers_start_as_published(self, networks):
+        vgg, wide = (networks.ARCHITECTURES[name].make(100).classifier for name in ("vgg8", "wrn_16_2"))
+        assert not vgg.bias.any()
+        assert not wide.bias.any()
+        assert vgg.weight.std().item() == pytest.approx(0.01, rel=0.05)  # of 51200 values
+
     @pytest.mark.parametrize(("name", "grids"), GRIDS.items())
     def test_stages_have_the_published_grids_and_the_output_is_logits(self, networks, name, grids):
         architecture = networks.ARCHITECTURES[name]
