@@ -66,5 +66,5 @@ def deit_lt(
     """
     weights = class_balanced_weights(class_counts)
     term = DeiTKD(kind="hard", class_weights=weights, reweight_from=reweight_from)
-    transform = None if teacher_size is None else ResizedView(teacher_size)
+    transform = None if teacher_size is None else ResizedView(teacher_size, mode="bicubic")
     return KnowledgeDistillation(teacher, student=path, objectives=[term], task_weight=0.5, input_transform=transform)

@@ -15,7 +15,8 @@ class ResizedView:
     """The very images that the student got, augmented and mixed, at the teacher's size.
 
     DeiT-LT shows its teacher, a CNN trained with weak augmentation, the strongly augmented images of the student, only
-    resized: their labels come from outside what the teacher was trained on. The way of resizing is ours.
+    resized: their labels come from outside what the teacher was trained on. Its code resizes with ``mode="bicubic"``,
+    with or without antialiasing as the version of torchvision has it; the default here is ours.
 
     Attributes:
         size: Height and width of the teacher's input in pixels; one number for both.

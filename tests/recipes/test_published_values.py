@@ -134,6 +134,7 @@ def test_deit_lt_weighs_classes_late_in_training(net):
     (term,) = kd.objectives
     assert (kd.task_weight, term.weight, term.kind, term.reweight_from) == (0.5, 0.5, "hard", 1100)
     assert term.class_weights.tolist() == pytest.approx([0.02768960, 0.27076302, 2.70154738], rel=1e-6)
+    assert recipes.deit_lt(net("test_resnet"), [5, 5], teacher_size=(32, 32)).input_transform.mode == "bicubic"
 
 
 def test_g2sd_has_half_of_the_second_stage(net):
