@@ -5,7 +5,7 @@ JOBS ?= 2
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test test-fast lint format bench clean
+.PHONY: setup demo test test-fast lint format bench docs clean
 
 setup: $(READY)
 
@@ -36,6 +36,9 @@ format: $(READY)
 
 bench: $(READY)
 	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script --quick --json || exit 1; done
+
+docs: $(READY)
+	$(BIN)/python benchmarks/_document.py
 
 clean:
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache lightning_logs

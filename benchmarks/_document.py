@@ -1,0 +1,81 @@
+"""Write the generated tables of docs/methods.md: the methods, what they cost, and what they gained on Fashion-MNIST.
+
+The page's own words stay; only what is between the marks ``<!-- table: NAME -->`` and ``<!-- end -->`` is replaced.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from _common import RESULTS
+
+from lightning_kd.methods import METHODS, markdown_table
+
+PAGE = RESULTS.parents[1] / "docs" / "methods.md"
+MEBIBYTE = 2**20
+_TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def tables() -> dict[str, str]:
+    """The generated tables by name, each with a line feed at its end."""
+    return {
+        "methods": markdown_table(METHODS),
+        "fashion_mnist": accuracy_table(_read("fashion_mnist")),
+        "step_cost": cost_table(_read("step_cost_methods")),
+    }
+
+
+def accuracy_table(result: Mapping[str, Any]) -> str:
+    """Last and best accuracy and gain of each method, for both pairs side by side."""
+    pairs = list(result["pairs"].values())
+    heads = [f"{content['student']}: {what}" for content in pairs for what in ("last, %", "best, %", "gain, points")]
+    lines = [f"| method | {' | '.join(heads)} |", "|---" * (1 + len(heads)) + "|"]
+    methods = dict.fromkeys(row["method"] for content in pairs for row in content["rows"])
+    for method in methods:
+        rows = [next(row for row in content["rows"] if row["method"] == method) for content in pairs]
+        cells = [cell for row in rows for cell in _accuracies(row)]
+        lines.append(f"| `{method}` | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _accuracies(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    if "obstacle" in row:
+        return f"{row['obstacle']}", "", ""
+    gain = "" if row["method"] == "alone" else f"{row['gain']:+.1f} ± {row['gain_spread']:.1f}"
+    return f"{row['mean_last']:.1f} ± {row['spread_last']:.1f}", f"{row['mean_best']:.1f}", gain
+
+
+def cost_table(result: Mapping[str, Any]) -> str:
+    """Ratio of each method's step with its interval, and its memory in MiB, for both pairs side by side."""
+    pairs = result["pairs"]
+    heads = [f"{pair}: {what}" for pair in pairs for what in ("step, ratio", "saved, MiB more", "adapters, MiB")]
+    lines = [f"| method | {' | '.join(heads)} |", "|---" * (1 + len(heads)) + "|"]
+    for method in next(iter(pairs.values()))["methods"]:
+        cells = [cell for figures in pairs.values() for cell in _costs(figures, method)]
+        lines.append(f"| `{method}` | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _costs(figures: Mapping[str, Any], method: str) -> tuple[str, str, str]:
+    row, alone = figures["methods"][method], figures["student_memory"]
+    if "obstacle" in row:
+        return row["obstacle"], "", ""
+    low, high = row["interval"]
+    saved, adapters = (f"{(row['memory'][key] - alone[key]) / MEBIBYTE:.1f}" for key in ("saved", "parameters"))
+    return f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})", saved, adapters
+
+
+def with_tables(page: str) -> str:
+    """``page`` with its generated tables written anew."""
+    made = tables()
+    return _TABLE.sub(lambda match: match[1] + made[match[2]] + match[3], page)
+
+
+def _read(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
+    return content
+
+
+if __name__ == "__main__":
+    PAGE.write_text(with_tables(PAGE.read_text()))

@@ -1,0 +1,38 @@
+"""docs/methods.md shows the rows of the methods and the figures of the result files, and nothing else."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def document(monkeypatch):
+    """The script that writes the page."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return importlib.import_module("_document")
+
+
+def test_the_tables_are_those_of_the_rows_and_the_result_files(document):
+    page = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    assert document.with_tables(page) == page, "run: make docs"
+    assert all(f"<!-- table: {name} -->" in page for name in document.tables())
+
+
+def test_a_method_that_does_not_apply_says_why(document):
+    row = {"method": "deit", "obstacle": "needs a student that reads a class token"}
+    alone = {
+        "method": "alone",
+        "mean_last": 50.0,
+        "spread_last": 1.0,
+        "mean_best": 51.0,
+        "gain": 0.0,
+        "gain_spread": 0.0,
+    }
+    result = {"pairs": {"one": {"student": "CNN", "rows": [alone, row]}}}
+    assert document.accuracy_table(result).splitlines()[2:] == [
+        "| `alone` | 50.0 ± 1.0 | 51.0 |  |",
+        "| `deit` | needs a student that reads a class token |  |  |",
+    ]
