@@ -5,7 +5,8 @@ The page's own words stay; only what is between the marks ``<!-- table: NAME -->
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from statistics import mean, stdev
 from typing import Any
 
 from _common import RESULTS
@@ -33,17 +34,18 @@ def accuracy_table(result: Mapping[str, Any]) -> str:
     lines = [f"| method | {' | '.join(heads)} |", "|---" * (1 + len(heads)) + "|"]
     methods = dict.fromkeys(row["method"] for content in pairs for row in content["rows"])
     for method in methods:
-        rows = [next(row for row in content["rows"] if row["method"] == method) for content in pairs]
-        cells = [cell for row in rows for cell in _accuracies(row)]
+        cells = [cell for content in pairs for cell in _accuracies(content["rows"], method)]
         lines.append(f"| `{method}` | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def _accuracies(row: Mapping[str, Any]) -> tuple[str, str, str]:
+def _accuracies(rows: Sequence[Mapping[str, Any]], method: str) -> tuple[str, str, str]:
+    row, alone = (next(row for row in rows if row["method"] == name) for name in (method, "alone"))
     if "obstacle" in row:
-        return f"{row['obstacle']}", "", ""
-    gain = "" if row["method"] == "alone" else f"{row['gain']:+.1f} ± {row['gain_spread']:.1f}"
-    return f"{row['mean_last']:.1f} ± {row['spread_last']:.1f}", f"{row['mean_best']:.1f}", gain
+        return row["obstacle"], "", ""
+    gains = [own - other for own, other in zip(row["accuracy_last"], alone["accuracy_last"], strict=True)]
+    gain = "" if row is alone else f"{mean(gains):+.1f} ± {stdev(gains):.1f}"
+    return f"{mean(row['accuracy_last']):.1f} ± {stdev(row['accuracy_last']):.1f}", f"{row['mean_best']:.1f}", gain
 
 
 def cost_table(result: Mapping[str, Any]) -> str:
