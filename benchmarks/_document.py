@@ -51,7 +51,8 @@ def _accuracies(rows: Sequence[Mapping[str, Any]], method: str) -> tuple[str, st
 def cost_table(result: Mapping[str, Any]) -> str:
     """Ratio of each method's processor time, and its memory in MiB, for both pairs side by side."""
     pairs = result["pairs"]
-    heads = [f"{pair}: {what}" for pair in pairs for what in ("processor time, ratio", "saved, MiB more", "adapters, MiB")]
+    figures_shown = ("processor time, ratio", "saved, MiB more", "adapters, MiB")
+    heads = [f"{pair}: {figure}" for pair in pairs for figure in figures_shown]
     lines = [f"| method | {' | '.join(heads)} |", "|---" * (1 + len(heads)) + "|"]
     for method in next(iter(pairs.values()))["methods"]:
         cells = [cell for figures in pairs.values() for cell in _costs(figures, method)]
