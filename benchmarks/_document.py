@@ -49,9 +49,9 @@ def _accuracies(rows: Sequence[Mapping[str, Any]], method: str) -> tuple[str, st
 
 
 def cost_table(result: Mapping[str, Any]) -> str:
-    """Ratio of each method's processor time, and its memory in MiB, for both pairs side by side."""
+    """Ratio of each method's step with its interval, and its memory in MiB, for both pairs side by side."""
     pairs = result["pairs"]
-    figures_shown = ("processor time, ratio", "saved, MiB more", "adapters, MiB")
+    figures_shown = ("step, ratio", "saved, MiB more", "adapters, MiB")
     heads = [f"{pair}: {figure}" for pair in pairs for figure in figures_shown]
     lines = [f"| method | {' | '.join(heads)} |", "|---" * (1 + len(heads)) + "|"]
     for method in next(iter(pairs.values()))["methods"]:
@@ -64,8 +64,9 @@ def _costs(figures: Mapping[str, Any], method: str) -> tuple[str, str, str]:
     row, alone = figures["methods"][method], figures["student_memory"]
     if "obstacle" in row:
         return row["obstacle"], "", ""
+    low, high = row["interval"]
     saved, adapters = (f"{(row['memory'][key] - alone[key]) / MEBIBYTE:.1f}" for key in ("saved", "parameters"))
-    return f"{row['processor_ratio']:.2f}", saved, adapters
+    return f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})", saved, adapters
 
 
 def with_tables(page: str) -> str:
