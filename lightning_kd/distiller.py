@@ -269,7 +269,8 @@ class Distiller:
             ShapeError: If a batch is empty, or features or logits do not fit together.
             TermError: On the first step: a term that is zero, not finite or without gradient.
         """
-        active = self.active(progress)
+        weights = {name: weight_at(objective.weight, progress) for name, objective in self.objectives.items()}
+        active = [name for name, weight in weights.items() if weight > 0]
         if active and not calls:
             raise SetupError(
                 f"the student ({type(self.student).__name__}) was not called with gradients while watched."
@@ -277,13 +278,11 @@ class Distiller:
         step = Step(progress, batch, self.labels_at, self.indices_at)
         per_call = [self._terms(call, step, active) for call in calls]
         terms = {name: _mean([terms[name] for terms in per_call]) for name in active}
-        weights = {"task": weight_at(self.task_weight, progress)}
-        total = weights["task"] * task_loss + self._idle(active)
-        for name, objective in self.objectives.items():
-            weights[name] = weight_at(objective.weight, progress)
-            if name in terms:
-                total = total + weights[name] * terms[name]
-        return Losses(total, task_loss, terms, weights)
+        task_weight = weight_at(self.task_weight, progress)
+        total = task_weight * task_loss + self._idle(active)
+        for name, term in terms.items():
+            total = total + weights[name] * term
+        return Losses(total, task_loss, terms, {"task": task_weight, **weights})
 
     def _terms(self, call: Observation, step: Step, active: Sequence[str]) -> dict[str, Tensor]:
         tensors = call.inputs.tensors()
