@@ -64,7 +64,7 @@ def feature_mse(
     check_choice("normalization", normalization, ("none", "layer", "l2"))
     check_reduction(reduction)
     check_same_shape(student, teacher, "Features")
-    s, t = (_normalize(feature, normalization, channel_axis) for feature in operands(student, teacher))
+    s, t = (normalize_channels(feature, normalization, channel_axis) for feature in operands(student, teacher))
     return F.mse_loss(s, t, reduction=reduction)
 
 
@@ -103,7 +103,7 @@ def cosine_distance(
     """
     check_reduction(reduction)
     check_same_shape(student, teacher, "Features")
-    s, t = (_normalize(feature, "l2", channel_axis) for feature in operands(student, teacher))
+    s, t = (normalize_channels(feature, "l2", channel_axis) for feature in operands(student, teacher))
     return 0.5 * reduce((s - t).square().sum(dim=channel_axis), reduction)
 
 
@@ -170,7 +170,8 @@ class CosineDistance(nn.Module):
         return f"channel_axis={self.channel_axis}, reduction={self.reduction!r}"
 
 
-def _normalize(feature: Tensor, normalization: Normalization, channel_axis: int) -> Tensor:
+def normalize_channels(feature: Tensor, normalization: Normalization, channel_axis: int) -> Tensor:
+    """``feature`` normalised over its channels, as `feature_mse` says."""
     if normalization == "layer":
         variance, mean = torch.var_mean(feature, dim=channel_axis, correction=0, keepdim=True)
         return (feature - mean) * torch.rsqrt(variance + EPSILON)

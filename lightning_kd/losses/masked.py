@@ -8,7 +8,7 @@ from typing_extensions import override
 from lightning_kd._checks import check_positive, check_same_shape
 from lightning_kd.errors import ShapeError
 from lightning_kd.losses._common import Reduction, check_reduction, operands
-from lightning_kd.losses.feature import EPSILON, _normalize
+from lightning_kd.losses.feature import EPSILON, normalize_channels
 
 
 def masked_reconstruction(prediction: Tensor, target: Tensor, mask: Tensor, *, normalize: bool = True) -> Tensor:
@@ -92,7 +92,7 @@ def direction_l1(student: Tensor, teacher: Tensor, *, channel_axis: int = -1, re
     """
     check_reduction(reduction)
     check_same_shape(student, teacher, "Features")
-    s, t = (_normalize(feature, "l2", channel_axis) for feature in operands(student, teacher))
+    s, t = (normalize_channels(feature, "l2", channel_axis) for feature in operands(student, teacher))
     return F.l1_loss(s, t, reduction=reduction)
 
 
@@ -143,7 +143,7 @@ def standardized_smooth_l1(
     check_reduction(reduction)
     check_same_shape(student, teacher, "Features")
     s, t = operands(student, teacher)
-    return F.smooth_l1_loss(s, _normalize(t, "layer", channel_axis), beta=beta, reduction=reduction)
+    return F.smooth_l1_loss(s, normalize_channels(t, "layer", channel_axis), beta=beta, reduction=reduction)
 
 
 class MaskedReconstruction(nn.Module):
