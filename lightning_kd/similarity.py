@@ -13,6 +13,7 @@ from lightning_kd.errors import ShapeError, TapError
 from lightning_kd.losses import MinibatchCKA
 from lightning_kd.taps import Inputs
 from lightning_kd.teachers import FrozenTeacher
+from lightning_kd.teachers.frozen import unwrapped
 
 LEAST_SAMPLES = 4
 
@@ -132,7 +133,7 @@ def similarity_map(
         >>> similarity.student_layers, similarity.values.shape, similarity.samples
         (('0', '1', '2'), torch.Size([3, 3]), 32)
     """
-    inner = teacher.module if isinstance(teacher, FrozenTeacher) else teacher
+    inner = unwrapped(teacher)
     cka = MinibatchCKA()
     with (
         looking_only(student, teacher),

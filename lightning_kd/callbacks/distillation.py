@@ -23,6 +23,7 @@ from lightning_kd.objectives import Objective
 from lightning_kd.schedules import Progress, Weight
 from lightning_kd.step import BatchPlace
 from lightning_kd.teachers import FrozenTeacher
+from lightning_kd.teachers.frozen import unwrapped
 
 Layer = Callable[[Callable[[], Any], Any], Any]
 
@@ -121,7 +122,7 @@ class KnowledgeDistillation(pl.Callback):
         student = find_student(pl_module, self.student)
         if self.teacher is not None:
             check_strangers(student, self.teacher)
-        inner = self.teacher.module if isinstance(self.teacher, FrozenTeacher) else self.teacher
+        inner = None if self.teacher is None else unwrapped(self.teacher)
         if any(module is inner for module in pl_module.modules()):
             raise SetupError(
                 "`teacher` is also a submodule of the LightningModule, which would train it and put it in every "

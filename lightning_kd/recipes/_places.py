@@ -11,18 +11,13 @@ from lightning_kd.families import family_of, last_map_tap, stage_taps, tap_on
 from lightning_kd.objectives.base import Matching, PairedObjective
 from lightning_kd.pre_activation import pre_activation_tap
 from lightning_kd.taps import Tap, resolve_module
-from lightning_kd.teachers import FrozenTeacher
+from lightning_kd.teachers.frozen import unwrapped
 
 Paired = TypeVar("Paired", bound=PairedObjective)
 Role = Literal["student", "teacher"]
 Finder = Callable[[nn.Module, Role], Sequence[Tap]]
 EVERY_STAGE = (0, 1, 2, 3)
 LAST_THREE = (1, 2, 3)
-
-
-def unwrapped(teacher: nn.Module) -> nn.Module:
-    """The network inside a `FrozenTeacher`, or ``teacher`` itself."""
-    return teacher.module if isinstance(teacher, FrozenTeacher) else teacher
 
 
 def at_stages(stages: Sequence[int]) -> Finder:

@@ -8,7 +8,7 @@ from lightning_kd.callbacks import KnowledgeDistillation
 from lightning_kd.families import family_of
 from lightning_kd.losses.ofa import Variant
 from lightning_kd.objectives import OFAKD, LogitKD, ScaleKD
-from lightning_kd.recipes._places import unwrapped
+from lightning_kd.teachers.frozen import unwrapped
 
 
 def ofa_kd(

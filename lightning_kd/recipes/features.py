@@ -30,9 +30,9 @@ from lightning_kd.recipes._places import (
     first_and_last_blocks,
     levels_of_review,
     place,
-    unwrapped,
 )
 from lightning_kd.schedules import Weight, warm_up
+from lightning_kd.teachers.frozen import unwrapped
 
 
 def fitnet(

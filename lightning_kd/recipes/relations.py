@@ -8,7 +8,8 @@ from lightning_kd.callbacks import KnowledgeDistillation
 from lightning_kd.errors import SetupError
 from lightning_kd.families import family_of, last_map_tap
 from lightning_kd.objectives import CCKD, CRDKD, ICKD, PKTKD, RKD, SPKD, PairedObjective, PatchSimilarityKD
-from lightning_kd.recipes._places import at_stages, place, unwrapped
+from lightning_kd.recipes._places import at_stages, place
+from lightning_kd.teachers.frozen import unwrapped
 
 LAST = at_stages([3])
 

@@ -5,8 +5,8 @@ from torch import nn
 from lightning_kd.callbacks import KnowledgeDistillation
 from lightning_kd.objectives import AffinityKD
 from lightning_kd.objectives.affinity import Towers
-from lightning_kd.recipes._places import unwrapped
 from lightning_kd.students.inherit import inherit_weights
+from lightning_kd.teachers.frozen import unwrapped
 
 
 def tinyclip(

@@ -11,10 +11,10 @@ from lightning_kd.errors import SetupError
 from lightning_kd.families import last_map_tap
 from lightning_kd.objectives import HybridKD, LGViTKD, MiniLMKD, MultiExitKD, TinyBERTKD, TinyBERTLogitKD
 from lightning_kd.objectives.exits import ExitTarget
-from lightning_kd.recipes._places import unwrapped
 from lightning_kd.recipes.stages import Stage, in_stages
 from lightning_kd.students.peers import Peers
 from lightning_kd.teachers import FrozenTeacher
+from lightning_kd.teachers.frozen import unwrapped
 
 
 def tinybert(teacher: nn.Module, *, path: str = "", first_epochs: int = 10) -> KnowledgeDistillation:

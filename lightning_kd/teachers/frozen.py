@@ -132,3 +132,8 @@ class FrozenTeacher(nn.Module):
         if parameter.device != tensors[0].device:
             self.to(tensors[0].device)
         return inputs.to(tensors[0].device, parameter.dtype)
+
+
+def unwrapped(teacher: nn.Module) -> nn.Module:
+    """The network inside a `FrozenTeacher`, or ``teacher`` itself."""
+    return teacher.module if isinstance(teacher, FrozenTeacher) else teacher
