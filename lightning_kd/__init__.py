@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from lightning_kd._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from lightning_kd.callbacks import ExportStudent, KnowledgeDistillation, LatencyMonitor
+    from lightning_kd.callbacks import ExportStudent, KnowledgeDistillation, LatencyMonitor, TwoFourSparsity
     from lightning_kd.distiller import Distiller, Losses
     from lightning_kd.indexed import IndexedDataset
     from lightning_kd.layout import Layout
@@ -37,13 +37,14 @@ __all__ = [
     "Step",
     "Steps",
     "Tap",
+    "TwoFourSparsity",
     "Window",
     "match_layers",
     "similarity_map",
 ]
 
 _HOMES = {
-    "callbacks": ("ExportStudent", "KnowledgeDistillation", "LatencyMonitor"),
+    "callbacks": ("ExportStudent", "KnowledgeDistillation", "LatencyMonitor", "TwoFourSparsity"),
     "distiller": ("Distiller", "Losses"),
     "indexed": ("IndexedDataset",),
     "layout": ("Layout",),

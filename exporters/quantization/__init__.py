@@ -1,0 +1,1 @@
+"""Fewer bits and fewer weights in exported networks."""
