@@ -32,6 +32,7 @@ COMMANDS: Mapping[str, Command] = {
     "compare": Command("compare", "measure two exported networks against each other"),
     "match": Command("match", "find the layers of two networks that see the same things"),
     "methods": Command("methods", "list the methods of distillation: what each moves, needs and costs, its source"),
+    "doctor": Command("doctor", "show which runtimes can be used here, and the command that installs the rest"),
     "demo": Command("demo", "distil, export, verify and profile on handwritten digits, without a download"),
 }
 
