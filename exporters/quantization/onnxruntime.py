@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-from exporters.errors import ConversionError
+from exporters.errors import ConversionError, InputError
 from exporters.quiet import errors_only
 
 Ranges = Literal["minmax", "percentile"]
@@ -49,7 +49,10 @@ def quantize_graph(
 
     Raises:
         ConversionError: If ONNX Runtime cannot quantise the graph.
+        InputError: If there is no batch.
     """
+    if not batches:
+        raise InputError("`batches` must hold at least one batch, got none; give calibration data.")
     options = {
         "ActivationSymmetric": symmetric,
         "WeightSymmetric": True,

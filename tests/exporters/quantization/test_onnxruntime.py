@@ -1,9 +1,8 @@
 import numpy as np
-import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from exporters.errors import ConversionError
+from exporters.errors import ConversionError, InputError
 from exporters.onnx_graph import check_model, constants
 from exporters.quantization.onnxruntime import quantize_graph
 
@@ -96,6 +95,5 @@ def test_says_why_a_graph_cannot_be_quantised(linear):
 
 
 def test_needs_data(linear):
-    with pytest.raises(ConversionError, match=r"minmax ranges, but it raised .*[Dd]ata"):
+    with pytest.raises(InputError, match=r"at least one batch, got none"):
         quantize_graph(linear, [], operators=["Gemm"], symmetric=True)
-    assert isinstance(linear, onnx.ModelProto)
