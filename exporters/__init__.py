@@ -16,9 +16,12 @@ from exporters.errors import (
     PathError,
     PlatformError,
 )
+from exporters.parity import Tolerance
 from exporters.profiling import Comparison, Profile, ProfileOptions, compare, profile
+from exporters.quantization import QuantizationOptions
 from exporters.session import Session
-from exporters.signature import TensorSpec
+from exporters.signature import DimensionRange, TensorSpec
+from exporters.spec import ExportSpec
 
 __all__ = [
     "Artifact",
@@ -26,7 +29,9 @@ __all__ = [
     "CaptureError",
     "Comparison",
     "ConversionError",
+    "DimensionRange",
     "ExportError",
+    "ExportSpec",
     "InputError",
     "MissingRuntimeError",
     "ParityError",
@@ -34,8 +39,10 @@ __all__ = [
     "PlatformError",
     "Profile",
     "ProfileOptions",
+    "QuantizationOptions",
     "Session",
     "TensorSpec",
+    "Tolerance",
     "compare",
     "export",
     "load",

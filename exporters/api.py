@@ -3,13 +3,15 @@
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from exporters.artifact import Artifact
-from exporters.parity import TOLERANCES, Precision
+from exporters.parity import TOLERANCES, Precision, Tolerance
+from exporters.quantization.options import QuantizationOptions
 from exporters.runtimes import EXPORTERS, SESSIONS, import_runtime
 from exporters.session import InferencePrecision, Session
 from exporters.signature import DimensionRange
+from exporters.spec import ExportSpec
 from exporters.threads import check_threads
 
 if TYPE_CHECKING:
@@ -18,18 +20,21 @@ if TYPE_CHECKING:
     from exporters.exporter import Exporter
     from exporters.network import ExampleInputs
 
-Format = Literal["coreml", "onnx", "openvino"]
+Format = Literal["coreai", "coreml", "executorch", "onnx", "openvino", "tensorrt"]
 DEFAULT_BATCH = DimensionRange(1, 32)
 
 
 def export(
     model: "nn.Module",
-    example_inputs: "ExampleInputs",
+    example_inputs: "ExampleInputs | ExportSpec",
     *,
     to: "Format | Exporter",
     path: Path | str,
     precision: Precision = "fp32",
     dynamic_batch: bool | tuple[int, int] = False,
+    calibration: Any = None,
+    quantization: QuantizationOptions | None = None,
+    tolerance: Tolerance | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> Artifact:
     """Export a network, check it against PyTorch and describe it in a manifest.
@@ -42,13 +47,18 @@ def export(
         model: The network.
         example_inputs: One tensor, a tuple of tensors for positional inputs, or a dict of tensors for keyword inputs.
             They fix the shapes, and their mean, spread and range are those of the inputs used for the check, so give
-            real ones.
+            real ones. Or an `ExportSpec`, which declares ranges for any dimension.
         to: Format by name, with default options, or an exporter with options of its own.
-        path: File to write, in an existing folder; the format's suffix is ``.onnx``, ``.xml`` or ``.mlpackage``. An
+        path: File to write, in an existing folder, with the format's suffix, such as ``.onnx`` or ``.mlpackage``. An
             earlier export at the same place is replaced.
-        precision: ``"fp32"`` or ``"fp16"``: type of the weights, and of the arithmetic where the format says so.
+        precision: ``"fp32"``, ``"fp16"``, ``"bf16"`` or ``"int8"``: type of the weights, and of the arithmetic where
+            the format says so. Not every format has every precision.
         dynamic_batch: Sizes that dimension 0 of every input accepts, both ends included; ``True`` stands for
-            ``(1, 32)``, ``False`` for the example's size only.
+            ``(1, 32)``, ``False`` for the example's size only. An `ExportSpec` declares its own.
+        calibration: Real inputs for ``precision="int8"``, from which ranges are taken and on which recipes are
+            compared: a loader, data set, LightningDataModule (its training data), tensors or arrays.
+        quantization: How to quantise; ``None`` tries the recipes that suit the network and takes the best.
+        tolerance: Largest errors against PyTorch; ``None`` takes those of the precision.
         metadata: Text to embed in the file and the manifest, such as preprocessing or labels.
 
     Returns:
@@ -56,7 +66,9 @@ def export(
 
     Raises:
         CaptureError: If the network cannot be captured, or the inputs do not fit it.
-        ConversionError: If the converter refuses the network.
+        ConversionError: If the converter refuses the network, the format does not have the precision, or the file
+            turns out not to be in it.
+        InputError: If ``calibration`` is missing or does not fit the network.
         MissingRuntimeError: If the format's packages are not installed.
         ParityError: If the file does not compute what PyTorch computes.
         PathError: If ``path`` cannot be written or has another format's suffix.
@@ -83,8 +95,19 @@ def export(
     pipeline = importlib.import_module("exporters.pipeline")
     return cast(
         Artifact,
-        pipeline.export_network(
-            model, example_inputs, exporter, Path(path), precision=precision, batch=batch, metadata=metadata
+        pipeline.export_module(
+            model,
+            example_inputs,
+            exporter,
+            Path(path),
+            pipeline.Order(
+                precision=precision,
+                tolerance=tolerance,
+                calibration=calibration,
+                quantization=quantization or QuantizationOptions(),
+                metadata=metadata,
+            ),
+            batch=batch,
         ),
     )
 
@@ -126,7 +149,7 @@ def load(
 
 def pytorch_session(
     model: "nn.Module",
-    example_inputs: "ExampleInputs",
+    example_inputs: "ExampleInputs | ExportSpec",
     *,
     dynamic_batch: bool | tuple[int, int] = False,
     threads: int | None = None,

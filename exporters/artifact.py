@@ -7,11 +7,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from exporters.audit import PrecisionAudit
 from exporters.errors import ArtifactError
 from exporters.parity import OutputParity, ParityReport, Precision, Tolerance
+from exporters.quantization.report import QuantizationReport
 from exporters.signature import DimensionRange, Signature, TensorSpec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST_SUFFIX = ".manifest.json"
 
 
@@ -37,13 +39,16 @@ class Artifact:
     Args:
         path: The file (or package folder) that the runtime loads.
         files: Every file of the artifact, ``path`` or what is in it first.
-        format: Name of the exporter: ``"onnx"``, ``"openvino"`` or ``"coreml"``.
+        format: Name of the exporter, such as ``"onnx"``.
         precision: Type of the weights in the file.
         signature: Inputs, outputs and the accepted range of every dynamic dimension.
         options: Options of the exporter.
         versions: Versions of the packages that took part.
         verified_on: Where the file was run for parity, or what was checked instead.
         parity: Figures against PyTorch; ``None`` where the file could not be run.
+        audit: Types in which the file stores and computes, read back from it.
+        quantization: How it was quantised; ``None`` if it was not.
+        details: Facts of the format, as JSON has them.
         notes: What a user of the file has to know.
         metadata: Text given by the user (preprocessing, labels, hash of the checkpoint), also embedded in the file.
     """
@@ -57,6 +62,9 @@ class Artifact:
     versions: Mapping[str, str]
     verified_on: str
     parity: ParityReport | None
+    audit: PrecisionAudit | None = None
+    quantization: QuantizationReport | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
 
@@ -164,14 +172,17 @@ def _load(manifest: Path) -> dict[str, Any]:
 
 def _parse(content: dict[str, Any], folder: Path) -> dict[str, Any]:
     signature, parity = content["signature"], content["parity"]
+    audit, quantization = content["audit"], content["quantization"]
     return content | {
         "path": folder / content["path"],
         "files": tuple(FileRecord(**record) for record in content["files"]),
         "signature": Signature(
-            inputs=_parse_tensors(signature["inputs"]),
-            outputs=_parse_tensors(signature["outputs"]),
+            inputs=tuple(TensorSpec.from_content(spec) for spec in signature["inputs"]),
+            outputs=tuple(TensorSpec.from_content(spec) for spec in signature["outputs"]),
             dimensions={name: DimensionRange(*ends) for name, ends in signature["dimensions"].items()},
         ),
+        "audit": audit and PrecisionAudit.from_content(audit),
+        "quantization": quantization and QuantizationReport.from_content(quantization),
         "notes": tuple(content["notes"]),
         "parity": parity
         and ParityReport(
@@ -180,10 +191,6 @@ def _parse(content: dict[str, Any], folder: Path) -> dict[str, Any]:
             batch_sizes=tuple(parity["batch_sizes"]),
         ),
     }
-
-
-def _parse_tensors(tensors: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
-    return tuple(TensorSpec(tensor["name"], tuple(tensor["shape"]), tensor["dtype"]) for tensor in tensors)
 
 
 def _check_file(path: Path, record: FileRecord) -> None:

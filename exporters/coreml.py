@@ -15,8 +15,9 @@ from exporters.artifact import Artifact
 from exporters.capture import capture
 from exporters.coreml_weights import check_weights
 from exporters.errors import ConversionError, ParityError
+from exporters.exporter import Conversion, Request
 from exporters.network import TORCH_ERRORS, Network
-from exporters.parity import Precision
+from exporters.parity import Precision, Tolerance
 from exporters.quiet import errors_only, no_progress_bars
 from exporters.readback import FoundTensor, check_signature
 from exporters.rounding import check_half
@@ -67,19 +68,25 @@ class CoreMLExporter:
         return ".mlpackage"
 
     @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """Precisions of the packages."""
+        return ("fp32", "fp16")
+
+    @property
     def versions(self) -> Mapping[str, str]:
         """Versions of the packages that convert."""
         return {package.__name__: str(package.__version__) for package in (torch, coremltools)}
 
-    def convert(self, network: Network, path: Path, *, precision: Precision, metadata: Mapping[str, str]) -> None:
+    def convert(self, network: Network, path: Path, request: Request) -> Conversion:
         """Write ``network`` to ``path``; see `exporters.exporter.Exporter.convert`."""
         program = _supported(capture(network))
         with tempfile.TemporaryDirectory() as draft, no_progress_bars(), errors_only("coremltools"):
-            model = self._to_core_ml(program, core_ml_signature(network.signature), precision, draft)
-            model.user_defined_metadata.update(metadata)
+            model = self._to_core_ml(program, core_ml_signature(network.signature), request.precision, draft)
+            model.user_defined_metadata.update(request.metadata)
             model.save(str(path))
+        return Conversion()
 
-    def verify(self, artifact: Artifact, network: Network) -> Artifact:
+    def verify(self, artifact: Artifact, network: Network, *, tolerance: Tolerance) -> Artifact:  # noqa: ARG002
         """Check structure and weights of the written package; see `exporters.exporter.Exporter.verify`."""
         signature = core_ml_signature(network.signature)
         model = coremltools.models.MLModel(str(artifact.path), skip_model_load=True)
@@ -162,8 +169,9 @@ def _supported(program: ExportedProgram) -> ExportedProgram:
 
 
 def _tensor_type(spec: TensorSpec, signature: Signature) -> Any:
+    ranges = signature.dimensions
     shape = [
-        coremltools.RangeDim(*signature.dimensions[size], default=signature.dimensions[size].minimum)
+        coremltools.RangeDim(ranges[size].smallest, ranges[size].largest, default=ranges[size].smallest)
         if isinstance(size, str)
         else size
         for size in spec.shape

@@ -4,8 +4,8 @@ import copy
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,6 +14,10 @@ from torch._dynamo import OptimizedModule
 
 from exporters.errors import CaptureError
 from exporters.signature import BATCH, DimensionRange, Signature, TensorSpec
+from exporters.spec import ExportSpec
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
 
 ExampleInputs = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
 
@@ -53,11 +57,15 @@ class Network:
         signature: Names, shapes and dtypes.
         example: Inputs of the shapes in ``signature``; a dynamic batch has at least two samples, because
             `torch.export` takes a size of one for a constant.
+        samples: Real inputs by name to verify on beside those that are drawn; empty if there are none.
     """
 
     module: PositionalNetwork
     signature: Signature
     example: tuple[Tensor, ...]
+    samples: tuple[Mapping[str, np.ndarray], ...] = ()
+    # What `exporters.capture.capture` found, so that one capture serves every runtime.
+    captured: "list[ExportedProgram]" = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def example_arrays(self) -> dict[str, np.ndarray]:
@@ -65,7 +73,9 @@ class Network:
         return {spec.name: tensor.numpy() for spec, tensor in zip(self.signature.inputs, self.example, strict=True)}
 
 
-def prepare(model: nn.Module, example_inputs: ExampleInputs, *, batch: DimensionRange | None = None) -> Network:
+def prepare(
+    model: nn.Module, example_inputs: ExampleInputs | ExportSpec, *, batch: DimensionRange | None = None
+) -> Network:
     """Copy a module and name its inputs and outputs; the module itself is left as it is.
 
     Inputs are named after the parameters of ``forward``. A single output is named ``output``, those of a tuple
@@ -75,8 +85,9 @@ def prepare(model: nn.Module, example_inputs: ExampleInputs, *, batch: Dimension
     Args:
         model: The network; a LightningModule stands for its ``forward``.
         example_inputs: A tensor, a tuple of tensors, or a mapping from parameter names of ``forward`` to tensors.
-            Floating-point tensors are taken as float32.
-        batch: Accepted sizes of dimension 0 of every input; ``None`` fixes every dimension to the example's.
+            Floating-point tensors are taken as float32. Or an `ExportSpec`, from which an example is drawn.
+        batch: Accepted sizes of dimension 0 of every input; ``None`` fixes every dimension to the example's. Not beside
+            an `ExportSpec`, which has its own.
 
     Returns:
         The network, ready to be captured or run.
@@ -94,6 +105,12 @@ def prepare(model: nn.Module, example_inputs: ExampleInputs, *, batch: Dimension
     if not isinstance(model, nn.Module):
         raise TypeError(f"`model` must be a torch.nn.Module, got {type(model).__name__}.")
     module = _evaluation_copy(model)
+    if isinstance(example_inputs, ExportSpec):
+        if batch is not None:
+            raise ValueError(
+                "`dynamic_batch` must be left out with an ExportSpec, got both; give `dimensions` a batch."
+            )
+        return _from_spec(module, example_inputs)
     example, keywords, names = _bind(module.forward, example_inputs)
     if batch is not None:
         example = _with_batch(example, names, batch)
@@ -102,19 +119,46 @@ def prepare(model: nn.Module, example_inputs: ExampleInputs, *, batch: Dimension
         _tensor_spec(name, tensor, ((BATCH, *tensor.shape[1:]) if batch else tensor.shape))
         for name, tensor in zip(names, example, strict=True)
     )
-    signature = Signature(
-        inputs=inputs, outputs=_outputs(network, example, names, batch), dimensions={BATCH: batch} if batch else {}
-    )
+    return _with_outputs(network, inputs, {BATCH: batch} if batch else {}, example)
+
+
+def resized(network: Network, sizes: Mapping[str, int]) -> Network:
+    """The same network with an example of other sizes: elements of the present one, repeated or cut.
+
+    Args:
+        network: The network.
+        sizes: Size of every dynamic dimension.
+
+    Returns:
+        The network; it is not captured yet.
+    """
+    return replace(network, example=_at_sizes(network.example, network.signature.inputs, sizes))
+
+
+def _from_spec(module: nn.Module, spec: ExportSpec) -> Network:
+    drawn = {name: torch.from_numpy(array) for name, array in spec.draw(spec.typical_sizes(), seed=0).items()}
+    by_name = {each.name: each for each in spec.inputs}
+    example, keywords, names = _bind(module.forward, drawn)
+    network = PositionalNetwork(module, keywords).eval()
+    return _with_outputs(network, tuple(by_name[name] for name in names), spec.dimensions, example)
+
+
+def _with_outputs(
+    network: PositionalNetwork,
+    inputs: tuple[TensorSpec, ...],
+    dimensions: Mapping[str, DimensionRange],
+    example: tuple[Tensor, ...],
+) -> Network:
+    outputs = _outputs(network, example, inputs, dimensions)
+    signature = Signature(inputs=inputs, outputs=outputs, dimensions=dict(dimensions))
     return Network(module=network, signature=signature, example=example)
 
 
-def as_half(network: Network) -> Network:
-    """The same network computed in float16 between float32 inputs and outputs."""
+def as_type(network: Network, dtype: torch.dtype) -> Network:
+    """The same network computed in a narrower floating-point type between float32 inputs and outputs."""
     inner = network.module
-    return replace(
-        network,
-        module=PositionalNetwork(copy.deepcopy(inner.module).half(), inner.keywords, dtype=torch.float16).eval(),
-    )
+    module = PositionalNetwork(copy.deepcopy(inner.module).to(dtype), inner.keywords, dtype=dtype)
+    return replace(network, module=module.eval())
 
 
 def named_tensors(output: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
@@ -217,25 +261,55 @@ def _with_batch(example: tuple[Tensor, ...], names: tuple[str, ...], batch: Dime
 
 
 def _outputs(
-    network: PositionalNetwork, example: tuple[Tensor, ...], inputs: tuple[str, ...], batch: DimensionRange | None
+    network: PositionalNetwork,
+    example: tuple[Tensor, ...],
+    inputs: tuple[TensorSpec, ...],
+    dimensions: Mapping[str, DimensionRange],
 ) -> tuple[TensorSpec, ...]:
     named = _run(network, example)
-    names = [f"{name}_out" if name in inputs else name for name, _ in named]
+    taken = {spec.name for spec in inputs}
+    names = [f"{name}_out" if name in taken else name for name, _ in named]
     if len(set(names)) < len(names):
         raise CaptureError(f"outputs of `model` must have distinct names, got {names}; rename the mapping's keys.")
-    if batch is None:
-        shapes: list[tuple[int | str, ...]] = [tuple(tensor.shape) for _, tensor in named]
-    else:
-        size = example[0].shape[0]
-        other = size + 1 if size < batch.maximum else size - 1
-        resized = _run(network, tuple(tensor[torch.arange(other) % size] for tensor in example))
-        shapes = [
-            tuple(_in_terms_of_batch(*pair, size, other) for pair in zip(first.shape, second.shape, strict=True))
-            for (_, first), (_, second) in zip(named, resized, strict=True)
-        ]
-    return tuple(
-        _tensor_spec(name, tensor, shape) for name, (_, tensor), shape in zip(names, named, shapes, strict=True)
-    )
+    shapes: list[list[int | str]] = [list(tensor.shape) for _, tensor in named]
+    here = sizes_of(example, inputs)
+    for dimension, accepted in dimensions.items():
+        other = _another_size(here[dimension], accepted)
+        changed = _run(network, _at_sizes(example, inputs, {**here, dimension: other}))
+        for name, shape, (_, before), (_, after) in zip(names, shapes, named, changed, strict=True):
+            for axis, (first, second) in enumerate(zip(before.shape, after.shape, strict=True)):
+                if first != second:
+                    known = isinstance(shape[axis], int)
+                    text = _in_terms_of(dimension, (here[dimension], first), (other, second)) if known else None
+                    shape[axis] = text or f"{name}_{axis}"
+    return tuple(_tensor_spec(*triple) for triple in zip(names, (tensor for _, tensor in named), shapes, strict=True))
+
+
+def sizes_of(example: Sequence[Tensor], inputs: Sequence[TensorSpec]) -> dict[str, int]:
+    """Size of every dynamic dimension in the example."""
+    return {
+        size: tensor.shape[axis]
+        for spec, tensor in zip(inputs, example, strict=True)
+        for axis, size in enumerate(spec.shape)
+        if isinstance(size, str)
+    }
+
+
+def _another_size(size: int, accepted: DimensionRange) -> int:
+    """A size beside ``size``, far enough for strided layers to notice where the range allows it."""
+    larger, smaller = accepted.nearest(2 * size), accepted.nearest(size // 2)
+    return larger if larger != size else smaller
+
+
+def _at_sizes(example: Sequence[Tensor], inputs: Sequence[TensorSpec], sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
+    return tuple(_of_shape(tensor, spec.at(sizes)) for tensor, spec in zip(example, inputs, strict=True))
+
+
+def _of_shape(tensor: Tensor, shape: Sequence[int]) -> Tensor:
+    for axis, size in enumerate(shape):
+        if size != tensor.shape[axis]:
+            tensor = tensor.index_select(axis, torch.arange(size) % tensor.shape[axis])
+    return tensor
 
 
 def _run(network: PositionalNetwork, inputs: tuple[Tensor, ...]) -> list[tuple[str, Tensor]]:
@@ -254,12 +328,14 @@ def _run(network: PositionalNetwork, inputs: tuple[Tensor, ...]) -> list[tuple[s
         ) from error
 
 
-def _in_terms_of_batch(first: int, second: int, size: int, other: int) -> int | str:
-    if first == second:
-        return first
-    slope = (second - first) // (other - size)
-    offset = first - slope * size
-    return (BATCH if slope == 1 else f"{slope}*{BATCH}") + (f"{offset:+d}" if offset else "")
+def _in_terms_of(name: str, first: tuple[int, int], second: tuple[int, int]) -> str | None:
+    """A size that grows by whole steps with a dimension, as text; ``None`` for one that does not."""
+    (size, value), (other, changed) = first, second
+    slope, rest = divmod(changed - value, other - size)
+    if rest:
+        return None
+    offset = value - slope * size
+    return (name if slope == 1 else f"{slope}*{name}") + (f"{offset:+d}" if offset else "")
 
 
 def _tensor_spec(name: str, tensor: Tensor, shape: Sequence[int | str]) -> TensorSpec:

@@ -1,7 +1,8 @@
 """Export to ONNX, verified in ONNX Runtime."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
@@ -10,10 +11,11 @@ import onnxscript
 import torch
 
 from exporters.artifact import Artifact
-from exporters.errors import ConversionError
-from exporters.network import Network, as_half
+from exporters.audit import PrecisionAudit
+from exporters.exporter import Conversion, Request
+from exporters.network import Network, as_type
 from exporters.onnx_graph import found_tensors, save_model, to_onnx
-from exporters.parity import Precision
+from exporters.parity import Precision, Tolerance
 from exporters.readback import check_signature
 from exporters.rounding import check_half
 from exporters.sessions.onnxruntime import OnnxRuntimeSession
@@ -50,31 +52,38 @@ class OnnxExporter:
         return ".onnx"
 
     @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """Precisions that ONNX Runtime has on a CPU."""
+        return ("fp32", "fp16")
+
+    @property
     def versions(self) -> Mapping[str, str]:
         """Versions of the packages that convert and run."""
         packages = (torch, onnx, onnxscript, onnxruntime)
         return {package.__name__: str(package.__version__) for package in packages}
 
-    def convert(self, network: Network, path: Path, *, precision: Precision, metadata: Mapping[str, str]) -> None:
+    def convert(self, network: Network, path: Path, request: Request) -> Conversion:
         """Write ``network`` to ``path``; see `exporters.exporter.Exporter.convert`."""
-        model = to_onnx(as_half(network) if precision == "fp16" else network, opset=self.opset)
-        save_model(model, path, metadata=metadata)
+        module = as_type(network, torch.float16) if request.precision == "fp16" else network
+        save_model(to_onnx(module, opset=self.opset), path, metadata=request.metadata)
+        return Conversion()
 
-    def verify(self, artifact: Artifact, network: Network) -> Artifact:
+    def verify(self, artifact: Artifact, network: Network, *, tolerance: Tolerance) -> Artifact:
         """Check names, ranges, types and numbers of the written file; see `exporters.exporter.Exporter.verify`."""
         model = onnx.load(artifact.path)
         check_signature(artifact.signature, *map(found_tensors, (model.graph.input, model.graph.output)))
         if artifact.precision == "fp16":
-            _check_types(model)
             check_half(network)
-        return verify_session(artifact, network, OnnxRuntimeSession)
+        artifact = verify_session(artifact, network, OnnxRuntimeSession, tolerance=tolerance)
+        return replace(artifact, audit=_audit(model))
 
 
-def _check_types(model: onnx.ModelProto) -> None:
-    wide = [
-        tensor.name
-        for tensor in model.graph.initializer
-        if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) > 1
-    ]
-    if wide:
-        raise ConversionError(f"every weight of an fp16 file must be float16, but float32 was kept for {wide}.")
+def _audit(model: onnx.ModelProto) -> PrecisionAudit:
+    weights: dict[str, int] = {}
+    wide = []
+    for tensor in model.graph.initializer:
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        if len(tensor.dims) > 1 and dtype.kind == "f":
+            weights[dtype.name] = weights.get(dtype.name, 0) + dtype.itemsize * math.prod(tensor.dims)
+            wide += [tensor.name] if dtype == "float32" else []
+    return PrecisionAudit(weight_bytes=weights, left_in_float=tuple(wide))

@@ -8,10 +8,12 @@ from typing import Any
 import torch
 
 from exporters.artifact import Artifact
+from exporters.audit import PrecisionAudit
 from exporters.capture import capture
 from exporters.errors import ConversionError
+from exporters.exporter import Conversion, Request
 from exporters.network import TORCH_ERRORS, Network
-from exporters.parity import Precision
+from exporters.parity import Precision, Tolerance
 from exporters.quiet import no_telemetry
 from exporters.readback import FoundTensor, check_signature
 from exporters.sessions.openvino import OpenVINOSession
@@ -49,11 +51,16 @@ class OpenVINOExporter:
         return ".xml"
 
     @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """Precisions that OpenVINO has on a CPU."""
+        return ("fp32", "fp16")
+
+    @property
     def versions(self) -> Mapping[str, str]:
         """Versions of the packages that convert and run."""
         return {package.__name__: str(package.__version__) for package in (torch, openvino)}
 
-    def convert(self, network: Network, path: Path, *, precision: Precision, metadata: Mapping[str, str]) -> None:
+    def convert(self, network: Network, path: Path, request: Request) -> Conversion:
         """Write ``network`` to ``path``; see `exporters.exporter.Exporter.convert`."""
         program = capture(network)
         try:
@@ -62,11 +69,13 @@ class OpenVINOExporter:
         except _CONVERSION_ERRORS as error:
             raise ConversionError(f"`model` must be convertible to OpenVINO, but OpenVINO raised: {error}") from error
         _name_tensors(model, network.signature)
-        for key, value in metadata.items():
+        for key, value in request.metadata.items():
             model.set_rt_info(value, ["exporters", key])
-        openvino.save_model(model, path, compress_to_fp16=precision == "fp16")
+        openvino.save_model(model, path, compress_to_fp16=request.precision == "fp16")
+        notes = ("Weights are stored in float16; on a CPU they are computed in float32.",)
+        return Conversion(notes=notes if request.precision == "fp16" else ())
 
-    def verify(self, artifact: Artifact, network: Network) -> Artifact:
+    def verify(self, artifact: Artifact, network: Network, *, tolerance: Tolerance) -> Artifact:
         """Check names, ranges, types and numbers of the written file; see `exporters.exporter.Exporter.verify`."""
         try:
             model = openvino.Core().read_model(artifact.path)
@@ -75,18 +84,17 @@ class OpenVINOExporter:
                 f"{artifact.path.name} must be readable by OpenVINO, but it is not: {error}"
             ) from error
         check_signature(artifact.signature, *(_found(ports) for ports in (model.inputs, model.outputs)))
-        if artifact.precision == "fp16":
-            _check_types(model)
-            artifact = replace(
-                artifact, notes=("Weights are stored in float16; on a CPU they are computed in float32.",)
-            )
-        return verify_session(artifact, network, OpenVINOSession)
+        artifact = verify_session(artifact, network, OpenVINOSession, tolerance=tolerance)
+        return replace(artifact, audit=_audit(model))
 
 
 def _shape(spec: TensorSpec, network: Network) -> openvino.PartialShape:
     ranges = network.signature.dimensions
     return openvino.PartialShape(
-        [openvino.Dimension(*ranges[size]) if isinstance(size, str) else size for size in spec.shape]
+        [
+            openvino.Dimension(ranges[size].minimum, ranges[size].maximum) if isinstance(size, str) else size
+            for size in spec.shape
+        ]
     )
 
 
@@ -114,14 +122,14 @@ def _found(ports: list[Any]) -> list[FoundTensor]:
     ]
 
 
-def _check_types(model: openvino.Model) -> None:
-    wide = [
-        node.get_friendly_name()
-        for node in model.get_ops()
-        if node.get_type_name() == "Constant"
-        and node.get_element_type() == openvino.Type.f32
-        and len(node.shape) > 1
-        and node.data.size > 1024
-    ]
-    if wide:
-        raise ConversionError(f"every weight of an fp16 file must be float16, but float32 was kept for {wide}.")
+def _audit(model: openvino.Model) -> PrecisionAudit:
+    weights: dict[str, int] = {}
+    wide = []
+    for node in model.get_ops():
+        # OpenVINO leaves small constants as they are.
+        if node.get_type_name() == "Constant" and len(node.shape) > 1 and node.data.size > 1024:
+            dtype = node.get_element_type().to_dtype()
+            if dtype.kind == "f":
+                weights[dtype.name] = weights.get(dtype.name, 0) + node.data.size * dtype.itemsize
+                wide += [node.get_friendly_name()] if dtype == "float32" else []
+    return PrecisionAudit(weight_bytes=weights, left_in_float=tuple(wide))

@@ -11,27 +11,60 @@ import numpy.typing as npt
 from exporters.errors import ParityError
 from exporters.session import Session
 
-Precision = Literal["fp32", "fp16"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tolerance:
-    """Largest errors at which two outputs count as the same.
+    """Largest errors at which two outputs count as the same; a bound of ``None`` is not checked.
 
     Args:
         max_abs_of_range: Bound on the largest absolute error, as a fraction of the reference's range.
         relative_l2: Bound on the L2 norm of the error, as a fraction of the reference's L2 norm.
+        cosine: Smallest cosine of the angle between output and reference.
+
+    Raises:
+        ValueError: If no bound is given, or one is out of range.
+
+    Example:
+        >>> print(Tolerance(relative_l2=1e-4))
+        relative L2 at most 0.0001
+        >>> Tolerance()
+        Traceback (most recent call last):
+        ValueError: a tolerance must have at least one bound, got none.
     """
 
-    max_abs_of_range: float
-    relative_l2: float
+    max_abs_of_range: float | None = None
+    relative_l2: float | None = None
+    cosine: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the bounds."""
+        bounds = (self.max_abs_of_range, self.relative_l2, self.cosine)
+        if all(bound is None for bound in bounds):
+            raise ValueError("a tolerance must have at least one bound, got none.")
+        if not all(bound is None or 0 <= bound < math.inf for bound in bounds):
+            raise ValueError(f"bounds of a tolerance must be finite and at least 0, got {self}.")
+
+    def __str__(self) -> str:
+        """The bounds in words."""
+        texts = (
+            ("maximum error at most {:.3g} of the range", self.max_abs_of_range),
+            ("relative L2 at most {:.3g}", self.relative_l2),
+            ("cosine at least {:.4g}", self.cosine),
+        )
+        return ", ".join(text.format(bound) for text, bound in texts if bound is not None)
 
 
 # fp32: runtimes reorder sums; correct exports of convolutional and transformer networks stay near 1e-6, so 1e-5 leaves
-# one order of magnitude. fp16: one rounding is 2^-11 = 4.9e-4 and correct exports stay near 1e-3.
+# one order of magnitude. fp16: one rounding is 2^-11 = 4.9e-4 and correct exports stay near 1e-3. bf16: one rounding is
+# 2^-8 = 3.9e-3 and correct exports stay near 1e-2. int8: one rounding is 2^-8 of a tensor's range, which says little
+# about the output; the angle does, and the task's metric says the rest.
 TOLERANCES: Mapping[Precision, Tolerance] = {
     "fp32": Tolerance(max_abs_of_range=1e-4, relative_l2=1e-5),
     "fp16": Tolerance(max_abs_of_range=1e-2, relative_l2=5e-3),
+    "bf16": Tolerance(relative_l2=2e-2),
+    "int8": Tolerance(cosine=0.99),
 }
 
 
@@ -67,8 +100,9 @@ class OutputParity:
         """Whether every figure is within ``tolerance``."""
         return (
             self.nonfinite == 0
-            and self.max_abs_of_range <= tolerance.max_abs_of_range
-            and self.relative_l2 <= tolerance.relative_l2
+            and (tolerance.max_abs_of_range is None or self.max_abs_of_range <= tolerance.max_abs_of_range)
+            and (tolerance.relative_l2 is None or self.relative_l2 <= tolerance.relative_l2)
+            and (tolerance.cosine is None or self.cosine >= tolerance.cosine)
         )
 
 
@@ -213,8 +247,7 @@ def _failure_text(report: ParityReport) -> str:
         f"argmax agreement {failure.argmax_agreement:.3f}"
         for failure in report.failures
     ]
-    bounds = f"{report.tolerance.max_abs_of_range:.3g} of the range and relative L2 {report.tolerance.relative_l2:.3g}"
     return (
-        f"the exported network must equal PyTorch within {bounds}, but {len(lines)} of {len(report.outputs)} outputs "
-        f"differ:\n  " + "\n  ".join(lines)
+        f"the exported network must equal PyTorch ({report.tolerance}), but {len(lines)} of {len(report.outputs)} "
+        f"outputs differ:\n  " + "\n  ".join(lines)
     )

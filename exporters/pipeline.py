@@ -1,54 +1,124 @@
 """The steps of every export, in their order."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from exporters.artifact import Artifact, manifest_path, record_files
-from exporters.errors import PathError
-from exporters.exporter import Exporter
-from exporters.network import ExampleInputs, prepare
-from exporters.parity import Precision
+from exporters.audit import check_audit
+from exporters.capture import is_quantized
+from exporters.errors import ConversionError, InputError, PathError
+from exporters.exporter import Exporter, Request
+from exporters.network import ExampleInputs, Network, prepare
+from exporters.parity import TOLERANCES, Precision, Tolerance
+from exporters.quantization.calibration import Calibration
+from exporters.quantization.options import QuantizationOptions
 from exporters.signature import DimensionRange
+from exporters.spec import ExportSpec
 from exporters.staging import staged
 
 
-def export_network(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What `exporters.export` was asked for beside the network; it says what the fields mean."""
+
+    precision: Precision
+    tolerance: Tolerance | None = None
+    calibration: Any = None
+    quantization: QuantizationOptions = field(default_factory=QuantizationOptions)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+def export_module(
     model: nn.Module,
-    example_inputs: ExampleInputs,
+    example_inputs: ExampleInputs | ExportSpec,
     exporter: Exporter,
     path: Path,
+    order: Order,
     *,
-    precision: Precision,
     batch: DimensionRange | None,
-    metadata: Mapping[str, str],
 ) -> Artifact:
-    """Convert, check and publish one network; `exporters.export` says what the arguments mean."""
+    """Convert, check and publish one module; `exporters.export` says what the arguments mean."""
+    check_target(exporter, path, order.precision)
+    return export_network(prepare(model, example_inputs, batch=batch), exporter, path, order)
+
+
+def check_target(exporter: Exporter, path: Path, precision: Precision) -> None:
+    """Raise unless the exporter has the precision and writes files of this suffix into a folder that exists."""
+    if precision not in exporter.precisions:
+        raise ConversionError(
+            f"`precision` must be one of {', '.join(map(repr, exporter.precisions))} for {exporter.format}, "
+            f"got {precision!r}."
+        )
     if path.suffix != exporter.suffix:
         raise PathError(
             f"`path` must end in {exporter.suffix!r} for {exporter.format}, got {path.name!r}; "
             f"write {path.with_suffix(exporter.suffix).name!r}."
         )
+
+
+def export_network(network: Network, exporter: Exporter, path: Path, order: Order) -> Artifact:
+    """Convert, check and publish one network.
+
+    Args:
+        network: The network; several exporters share its capture.
+        exporter: Writes and checks the file.
+        path: Where the file goes.
+        order: What was asked for.
+
+    Returns:
+        The artifact.
+    """
+    check_target(exporter, path, order.precision)
     manifest = manifest_path(path)
     with staged(path.parent, last=manifest.name) as folder:
-        network = prepare(model, example_inputs, batch=batch)
+        request, network = _request(order, network)
         target = folder / path.name
-        exporter.convert(network, target, precision=precision, metadata=metadata)
+        conversion = exporter.convert(network, target, request)
         names = tuple(sorted((file.name for file in folder.iterdir()), key=lambda name: (name != path.name, name)))
         artifact = Artifact(
             path=target,
             files=record_files(folder, names),
             format=exporter.format,
-            precision=precision,
+            precision=order.precision,
             signature=network.signature,
             options=asdict(exporter),
             versions=exporter.versions,
             verified_on="nothing yet",
             parity=None,
-            metadata=metadata,
+            quantization=conversion.quantization,
+            details=conversion.details,
+            notes=conversion.notes,
+            metadata=order.metadata,
         )
-        artifact = exporter.verify(artifact, network)
+        artifact = exporter.verify(artifact, network, tolerance=order.tolerance or TOLERANCES[order.precision])
+        if artifact.audit is not None:
+            check_audit(artifact.audit, order.precision, file=path.name)
         (folder / manifest.name).write_text(artifact.to_json(), encoding="utf-8")
     return replace(artifact, path=path)
+
+
+def _request(order: Order, network: Network) -> tuple[Request, Network]:
+    """The request for the exporter; real inputs that it may not calibrate on become samples to verify on."""
+    request = Request(precision=order.precision, metadata=order.metadata, quantization=order.quantization)
+    if order.precision != "int8":
+        if order.calibration is not None:
+            raise InputError(
+                f"`calibration` must be left out unless precision='int8', got it with {order.precision!r}."
+            )
+        return request, network
+    if order.calibration is None:
+        if is_quantized(network):
+            return request, network
+        raise InputError(
+            "`calibration` must be given for precision='int8', got None: pass the training data, or a loader or "
+            "tensors of some hundred real inputs. Only a network from quantisation-aware training does without."
+        )
+    options = order.quantization
+    calibration = Calibration.from_data(
+        order.calibration, network.signature, samples=options.samples, seed=options.seed
+    )
+    return replace(request, calibration=calibration), replace(network, samples=calibration.held_out)

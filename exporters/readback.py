@@ -52,8 +52,8 @@ def _fits(spec: TensorSpec, found: FoundTensor, dimensions: Mapping[str, Dimensi
         elif isinstance(actual, int):
             fits = False
         elif expected in dimensions:
-            low, high = dimensions[expected]
-            fits = actual.minimum <= low and actual.maximum >= high
+            declared = dimensions[expected]
+            fits = actual.minimum <= declared.smallest and actual.maximum >= declared.largest
         else:
             fits = True
         if not fits:

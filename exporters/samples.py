@@ -1,62 +1,75 @@
 """Inputs that look like the example but are not: what an export is verified on."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from exporters.signature import Signature
+from exporters.signature import DimensionRange, Signature, TensorSpec
+
+_REAL = 3
 
 
 def verification_batches(
-    example: Mapping[str, np.ndarray], signature: Signature, *, seed: int = 0, count: int = 3
+    example: Mapping[str, np.ndarray],
+    signature: Signature,
+    *,
+    samples: Sequence[Mapping[str, np.ndarray]] = (),
+    seed: int = 0,
 ) -> list[dict[str, np.ndarray]]:
-    """Draw batches from the example's distribution.
+    """Draw batches from the example's distribution, at every declared extreme of the sizes.
 
-    Floating-point inputs are normal with the example's mean and standard deviation, clipped to its range; where the
-    example is constant they are standard normal around it. Integers are uniform between the example's smallest and
-    largest, Booleans as often true as in the example.
+    Floating-point inputs are normal with the example's mean and standard deviation, clipped to its range or to the one
+    declared; where the example is constant they are standard normal around it. Integers are uniform between the
+    example's smallest and largest, Booleans as often true as in the example. The last batch has a tenth of the
+    amplitude: errors that large values hide show there.
 
     Args:
         example: Arrays by input name.
-        signature: The network's inputs; every dynamic dimension is drawn at its smallest, its largest and an odd size.
+        signature: The network's inputs. A network with dynamic dimensions is run with each of them at its smallest, at
+            an odd size, at its typical size, and with each in turn at its largest while the others are smallest.
+        samples: Real inputs, of which the first three are compared, too.
         seed: Seed of the first batch; each further batch takes the next.
-        count: Number of batches of a static network.
 
     Returns:
         Batches by input name, of the example's dtypes.
     """
-    if not signature.dimensions:
-        sizes: list[dict[str, int]] = [{} for _ in range(count)]
-    else:
-        sizes = [
-            dict(zip(signature.dimensions, picks, strict=True))
-            for picks in zip(*(_sizes(*ends) for ends in signature.dimensions.values()), strict=True)
-        ]
-    return [
+    sizes = _sizes(signature.dimensions) if signature.dimensions else [{}, {}, {}]
+    drawn = [
         {
-            spec.name: _draw(
-                example[spec.name],
-                tuple(size if isinstance(size, int) else chosen[size] for size in spec.shape),
-                np.random.default_rng(seed + index),
-            )
+            spec.name: _draw(example[spec.name], spec, spec.at(chosen), np.random.default_rng(seed + index))
             for spec in signature.inputs
         }
         for index, chosen in enumerate(sizes)
     ]
+    drawn[-1] = {name: _quiet(array) for name, array in drawn[-1].items()}
+    return drawn + [dict(sample) for sample in samples[:_REAL]]
 
 
-def _sizes(minimum: int, maximum: int) -> tuple[int, int, int]:
-    middle = (minimum + maximum) // 2
-    odd = min(middle | 1, maximum)
-    return minimum, odd, maximum
+def _sizes(dimensions: Mapping[str, DimensionRange]) -> list[dict[str, int]]:
+    smallest = {name: sizes.smallest for name, sizes in dimensions.items()}
+    return [
+        smallest,
+        {name: _odd(sizes) for name, sizes in dimensions.items()},
+        *({**smallest, name: sizes.largest} for name, sizes in dimensions.items()),
+        {name: sizes.typical for name, sizes in dimensions.items()},
+    ]
 
 
-def _draw(example: np.ndarray, shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
+def _odd(sizes: DimensionRange) -> int:
+    middle = (sizes.smallest + sizes.largest) // 2 // sizes.multiple
+    return sizes.nearest((middle | 1) * sizes.multiple)
+
+
+def _quiet(array: np.ndarray) -> np.ndarray:
+    return array * array.dtype.type(0.1) if array.dtype.kind == "f" else array
+
+
+def _draw(example: np.ndarray, spec: TensorSpec, shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
     if example.dtype == np.bool_:
         return np.asarray(generator.random(shape) < example.mean())
-    low, high = example.min(), example.max()
+    low, high = spec.value_range or (example.min(), example.max())
     if np.issubdtype(example.dtype, np.integer):
-        return generator.integers(low, high, shape, dtype=example.dtype, endpoint=True)
+        return generator.integers(int(low), int(high), shape, dtype=example.dtype, endpoint=True)
     if low == high:
         return generator.normal(low, 1.0, shape).astype(example.dtype)
     return generator.normal(example.mean(), example.std(), shape).clip(low, high).astype(example.dtype)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -12,10 +12,52 @@ BATCH = "batch"
 
 
 class DimensionRange(NamedTuple):
-    """Sizes that a dynamic dimension accepts, both ends included."""
+    """Sizes that a dynamic dimension accepts, both ends included.
+
+    Args:
+        minimum: Smallest size.
+        maximum: Largest size.
+        optimum: Size for which a runtime tunes and at which latency is measured; ``None`` leaves it to `typical`.
+        multiple: Accepted sizes are multiples of this, such as the hop of a speech encoder.
+
+    Example:
+        >>> DimensionRange(800, 160000, multiple=320).typical
+        80640
+    """
 
     minimum: int
     maximum: int
+    optimum: int | None = None
+    multiple: int = 1
+
+    @property
+    def typical(self) -> int:
+        """The optimum, or the accepted size nearest to the middle."""
+        return self.optimum if self.optimum is not None else self.nearest((self.minimum + self.maximum + 1) // 2)
+
+    @property
+    def smallest(self) -> int:
+        """The smallest accepted size."""
+        return -(-self.minimum // self.multiple) * self.multiple
+
+    @property
+    def largest(self) -> int:
+        """The largest accepted size."""
+        return self.maximum // self.multiple * self.multiple
+
+    def nearest(self, size: int) -> int:
+        """The accepted size nearest to ``size``, the larger of two."""
+        rounded = (2 * size + self.multiple) // (2 * self.multiple) * self.multiple
+        return min(max(rounded, self.smallest), self.largest)
+
+    def accepts(self, size: int) -> bool:
+        """Whether ``size`` is one of the sizes."""
+        return self.minimum <= size <= self.maximum and size % self.multiple == 0
+
+    def __str__(self) -> str:
+        """The range in words."""
+        steps = f" in steps of {self.multiple}" if self.multiple > 1 else ""
+        return f"{self.minimum} to {self.maximum}{steps}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +68,23 @@ class TensorSpec:
         name: Name by which a session takes or returns the tensor.
         shape: One entry per dimension: a size, or for a dynamic dimension its name or an expression of names.
         dtype: NumPy name of the element type, such as ``"float32"``.
+        value_range: Smallest and largest value that an input takes; ``None`` if that was not declared.
     """
 
     name: str
     shape: tuple[int | str, ...]
     dtype: str
+    value_range: tuple[float, float] | None = field(default=None, repr=False)
+
+    @classmethod
+    def from_content(cls, content: Mapping[str, Any]) -> Self:
+        """Read the JSON object of a tensor."""
+        ends = content["value_range"]
+        return cls(content["name"], tuple(content["shape"]), content["dtype"], ends and (ends[0], ends[1]))
+
+    def at(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
+        """The shape with every dynamic dimension at its size in ``sizes``."""
+        return tuple(sizes[size] if isinstance(size, str) else size for size in self.shape)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +121,7 @@ class Signature:
             ... )
             >>> signature.check({"x": np.zeros((5, 3), np.float32)})
             Traceback (most recent call last):
-            exporters.errors.InputError: dimension `batch` of input `x` must be between 1 and 4, got 5.
+            exporters.errors.InputError: dimension `batch` of input `x` must be 1 to 4, got 5.
         """
         if inputs.keys() != {spec.name for spec in self.inputs}:
             expected = ", ".join(f"`{spec.name}`" for spec in self.inputs)
@@ -91,11 +145,9 @@ class Signature:
                 if size != expected:
                     raise InputError(f"input `{spec.name}` must have shape {spec.shape}, got {array.shape}.")
                 continue
-            low, high = self.dimensions[expected]
-            if not low <= size <= high:
-                raise InputError(
-                    f"dimension `{expected}` of input `{spec.name}` must be between {low} and {high}, got {size}."
-                )
+            accepted = self.dimensions[expected]
+            if not accepted.accepts(size):
+                raise InputError(f"dimension `{expected}` of input `{spec.name}` must be {accepted}, got {size}.")
             if sizes.setdefault(expected, size) != size:
                 raise InputError(
                     f"dimension `{expected}` must be the same in every input, "

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from exporters.signature import TensorSpec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +36,8 @@ class Subject:
     @classmethod
     def from_content(cls, content: Mapping[str, Any]) -> Self:
         """Read the JSON object of a subject."""
-        inputs = (TensorSpec(spec["name"], tuple(spec["shape"]), spec["dtype"]) for spec in content["inputs"])
-        return cls(**{**content, "inputs": tuple(inputs)})
+        inputs = tuple(TensorSpec.from_content(spec) for spec in content["inputs"])
+        return cls(**{**content, "inputs": inputs})
 
 
 def dump_result(kind: str, content: Mapping[str, Any], summary: Mapping[str, Any]) -> str:

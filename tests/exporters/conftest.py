@@ -77,16 +77,18 @@ class BrokenExporter:
 
     format = property(lambda self: self.exporter.format)
     suffix = property(lambda self: self.exporter.suffix)
+    precisions = property(lambda self: self.exporter.precisions)
     versions = property(lambda self: self.exporter.versions)
 
-    def convert(self, network, path, **options):
+    def convert(self, network, path, request):
         wrong = copy.deepcopy(network.module)
         wrong.module = self.mistake(wrong.module)
-        self.exporter.convert(replace(network, module=wrong), path, **options)
+        conversion = self.exporter.convert(replace(network, module=wrong), path, request)
         self.damage(path)
+        return conversion
 
-    def verify(self, artifact, network):
-        return self.exporter.verify(artifact, network)
+    def verify(self, artifact, network, *, tolerance):
+        return self.exporter.verify(artifact, network, tolerance=tolerance)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from exporters.errors import CaptureError
-from exporters.network import as_half, prepare
+from exporters.network import as_type, prepare
 from exporters.signature import DimensionRange, TensorSpec
 
 
@@ -129,7 +129,7 @@ def test_the_example_is_repeated_or_cut_to_the_range(size, ends, expected):
 
 def test_half_computes_in_float16_between_float32_tensors(small_net, image):
     network = prepare(small_net, image)
-    half = as_half(network)
+    half = as_type(network, torch.float16)
     assert {parameter.dtype for parameter in half.module.parameters()} == {torch.float16}
     assert {parameter.dtype for parameter in network.module.parameters()} == {torch.float32}
     output, expected = half.module(image)[0], network.module(image)[0]
