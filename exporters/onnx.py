@@ -75,15 +75,15 @@ class OnnxExporter:
         if artifact.precision == "fp16":
             check_half(network)
         artifact = verify_session(artifact, network, OnnxRuntimeSession, tolerance=tolerance)
-        return replace(artifact, audit=_audit(model))
+        return replace(artifact, audit=_audit(model, artifact.precision))
 
 
-def _audit(model: onnx.ModelProto) -> PrecisionAudit:
+def _audit(model: onnx.ModelProto, precision: Precision) -> PrecisionAudit:
     weights: dict[str, int] = {}
     wide = []
     for tensor in model.graph.initializer:
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
         if len(tensor.dims) > 1 and dtype.kind == "f":
             weights[dtype.name] = weights.get(dtype.name, 0) + dtype.itemsize * math.prod(tensor.dims)
-            wide += [tensor.name] if dtype == "float32" else []
+            wide += [tensor.name] if dtype == "float32" and precision != "fp32" else []
     return PrecisionAudit(weight_bytes=weights, left_in_float=tuple(wide))

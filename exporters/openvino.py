@@ -85,7 +85,7 @@ class OpenVINOExporter:
             ) from error
         check_signature(artifact.signature, *(_found(ports) for ports in (model.inputs, model.outputs)))
         artifact = verify_session(artifact, network, OpenVINOSession, tolerance=tolerance)
-        return replace(artifact, audit=_audit(model))
+        return replace(artifact, audit=_audit(model, artifact.precision))
 
 
 def _shape(spec: TensorSpec, network: Network) -> openvino.PartialShape:
@@ -122,7 +122,7 @@ def _found(ports: list[Any]) -> list[FoundTensor]:
     ]
 
 
-def _audit(model: openvino.Model) -> PrecisionAudit:
+def _audit(model: openvino.Model, precision: Precision) -> PrecisionAudit:
     weights: dict[str, int] = {}
     wide = []
     for node in model.get_ops():
@@ -131,5 +131,5 @@ def _audit(model: openvino.Model) -> PrecisionAudit:
             dtype = node.get_element_type().to_dtype()
             if dtype.kind == "f":
                 weights[dtype.name] = weights.get(dtype.name, 0) + node.data.size * dtype.itemsize
-                wide += [node.get_friendly_name()] if dtype == "float32" else []
+                wide += [node.get_friendly_name()] if dtype == "float32" and precision != "fp32" else []
     return PrecisionAudit(weight_bytes=weights, left_in_float=tuple(wide))
