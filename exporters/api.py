@@ -83,7 +83,7 @@ def export(
         >>> artifact.outputs
         (TensorSpec(name='output', shape=('batch', 2), dtype='float32'),)
         >>> artifact.parity.batch_sizes
-        (1, 17, 32)
+        (1, 17, 32, 17)
     """
     if precision not in TOLERANCES:
         raise ValueError(f"`precision` must be one of {', '.join(map(repr, TOLERANCES))}, got {precision!r}.")
@@ -191,11 +191,11 @@ def _batch_range(dynamic_batch: bool | tuple[int, int]) -> DimensionRange | None
     if isinstance(dynamic_batch, bool):
         return DEFAULT_BATCH if dynamic_batch else None
     try:
-        ends = DimensionRange(*dynamic_batch)
-    except TypeError:
-        ends = DimensionRange(0, 0)
-    if not all(type(end) is int for end in ends) or not 1 <= ends.minimum < ends.maximum:
+        minimum, maximum = dynamic_batch
+    except (TypeError, ValueError):
+        minimum, maximum = 0, 0
+    if not all(type(end) is int for end in (minimum, maximum)) or not 1 <= minimum < maximum:
         raise ValueError(
             f"`dynamic_batch` must be True, False or two rising whole numbers above 0, got {dynamic_batch!r}."
         )
-    return ends
+    return DimensionRange(minimum, maximum)

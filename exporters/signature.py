@@ -21,8 +21,9 @@ class DimensionRange(NamedTuple):
         multiple: Accepted sizes are multiples of this, such as the hop of a speech encoder.
 
     Example:
+        >>> from exporters.signature import DimensionRange
         >>> DimensionRange(800, 160000, multiple=320).typical
-        80640
+        80320
     """
 
     minimum: int

@@ -98,7 +98,7 @@ def test_says_that_it_is_ready(served):
     [
         ('{"image": [[1, 1, 1]]}', JSON, 400, "`positive`, got ['image']"),
         ('{"positive": [[1, 1]]}', JSON, 400, "must have shape ('batch', 3), got (1, 2)"),
-        (json.dumps({"positive": [[1, 1, 1]] * 9}), JSON, 400, "between 1 and 8, got 9"),
+        (json.dumps({"positive": [[1, 1, 1]] * 9}), JSON, 400, "must be 1 to 8, got 9"),
         ('{"positive": [[1, 1], [1]]}', JSON, 400, "inhomogeneous"),
         ('{"positive": [["1", "1", "1"]]}', JSON, 400, "Cannot cast"),
         ("[1, 2, 3]", JSON, 400, "must hold arrays by name"),

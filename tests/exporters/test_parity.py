@@ -122,7 +122,9 @@ def test_names_shapes_and_dtypes_must_be_equal(function, names, message):
 
 
 def test_every_precision_has_a_tolerance_and_fp32_is_the_strictest():
-    assert set(TOLERANCES) == {"fp32", "fp16"}
+    assert set(TOLERANCES) == {"fp32", "fp16", "bf16", "int8"}
     assert TOLERANCES["fp32"].relative_l2 == 1e-5
     assert TOLERANCES["fp16"].relative_l2 == 5e-3
+    assert TOLERANCES["bf16"].relative_l2 == 2e-2
+    assert TOLERANCES["int8"].cosine == 0.99
     assert TOLERANCES["fp32"].max_abs_of_range == 1e-4

@@ -22,7 +22,7 @@ def test_accepts_every_size_in_the_range(size):
 
 @pytest.mark.parametrize("size", [1, 5])
 def test_refuses_a_size_outside_the_range(size):
-    with pytest.raises(InputError, match=f"`batch` of input `image` must be between 2 and 4, got {size}"):
+    with pytest.raises(InputError, match=f"`batch` of input `image` must be 2 to 4, got {size}"):
         SIGNATURE.check(arrays(size, size))
 
 

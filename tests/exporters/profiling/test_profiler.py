@@ -129,7 +129,7 @@ def test_arguments_that_do_not_fit_are_refused(artifacts, quick, measure, argume
 
 
 def test_a_batch_outside_the_dynamic_range_is_refused(artifacts, quick):
-    with pytest.raises(InputError, match=r"dimension `batch` of input `x` must be between 1 and 32, got 33"):
+    with pytest.raises(InputError, match=r"dimension `batch` of input `x` must be 1 to 32, got 33"):
         profile(artifacts["onnx"], batch_size=33, options=quick)
 
 
