@@ -75,7 +75,7 @@ def export_network(network: Network, exporter: Exporter, path: Path, order: Orde
     check_target(exporter, path, order.precision)
     manifest = manifest_path(path)
     with staged(path.parent, last=manifest.name) as folder:
-        request, network = _request(order, network)
+        request, network = build_request(order, network)
         target = folder / path.name
         conversion = exporter.convert(network, target, request)
         names = tuple(sorted((file.name for file in folder.iterdir()), key=lambda name: (name != path.name, name)))
@@ -101,7 +101,7 @@ def export_network(network: Network, exporter: Exporter, path: Path, order: Orde
     return replace(artifact, path=path)
 
 
-def _request(order: Order, network: Network) -> tuple[Request, Network]:
+def build_request(order: Order, network: Network) -> tuple[Request, Network]:
     """The request for the exporter; real inputs that it may not calibrate on become samples to verify on."""
     request = Request(precision=order.precision, metadata=order.metadata, quantization=order.quantization)
     if order.precision != "int8":

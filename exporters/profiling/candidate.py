@@ -62,12 +62,16 @@ def open_candidate(
     """
     check_count("batch_size", batch_size, minimum=1)
     check_count("seed", seed, minimum=0)
-    session, name, sha256, load_ms = _open(target, threads)
-    check_batch_size(session.inputs, inputs, batch_size=batch_size)
-    arrays = random_inputs(session.inputs, batch_size=batch_size, seed=seed) if inputs is None else dict(inputs)
+    session, artifact, load_ms = _open(target, threads)
+    specs, dimensions = (session.inputs, {}) if artifact is None else (artifact.inputs, artifact.signature.dimensions)
+    check_batch_size(specs, inputs, batch_size=batch_size)
+    if inputs is None:
+        arrays = random_inputs(specs, batch_size=batch_size, seed=seed, dimensions=dimensions)
+    else:
+        arrays = dict(inputs)
     subject = Subject(
-        name=name,
-        artifact_sha256=sha256,
+        name=type(session).__name__ if artifact is None else artifact.path.name,
+        artifact_sha256=None if artifact is None else artifact.sha256,
         inputs=tuple(TensorSpec(key, array.shape, array.dtype.name) for key, array in arrays.items()),
         batch_size=batch_size,
         seed=seed if inputs is None else None,
@@ -77,20 +81,20 @@ def open_candidate(
     return Candidate(subject, stopwatch(partial(session.run, arrays)))
 
 
-def _open(target: Target, threads: int | None) -> tuple[Session, str, str | None, float | None]:
+def _open(target: Target, threads: int | None) -> tuple[Session, Artifact | None, float | None]:
     if isinstance(target, CheckableSession):
         if threads is not None:
             raise ValueError(
                 f"`threads` must be None for a session, whose threads are fixed, got {threads}; "
                 f"give the artifact, or load it with `exporters.load(artifact, threads={threads})`."
             )
-        return target, type(target).__name__, None, None
+        return target, None, None
     artifact = _read_artifact(target)
     import_runtime(SESSIONS, artifact.format)  # before the clock starts: a process imports once, whatever it loads
     start_ns = time.perf_counter_ns()
     session = load(artifact, threads=threads)
     load_ms = (time.perf_counter_ns() - start_ns) / NANOSECONDS_PER_MILLISECOND
-    return session, artifact.path.name, artifact.sha256, load_ms
+    return session, artifact, load_ms
 
 
 def _read_artifact(target: object) -> Artifact:

@@ -5,25 +5,34 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from exporters.errors import InputError
-from exporters.signature import BATCH, TensorSpec
+from exporters.signature import BATCH, DimensionRange, TensorSpec
+from exporters.spec import draw
 
 
-def random_inputs(specs: Sequence[TensorSpec], *, batch_size: int, seed: int) -> dict[str, np.ndarray]:
+def random_inputs(
+    specs: Sequence[TensorSpec],
+    *,
+    batch_size: int,
+    seed: int,
+    dimensions: Mapping[str, DimensionRange] | None = None,
+) -> dict[str, np.ndarray]:
     """Seeded arrays that fit the inputs of a network.
 
-    Floating-point elements follow the standard normal distribution; integers and booleans are 0 or 1 with equal
-    probability, which any vocabulary accepts.
+    Values are uniform within the declared range. Without one, floating-point elements follow the standard normal
+    distribution, and integers and booleans are 0 or 1 with equal probability, which any vocabulary accepts.
 
     Args:
         specs: Inputs of the network.
         batch_size: Size of every dimension named ``"batch"``.
         seed: Seed of the random generator.
+        dimensions: Ranges of the other dynamic dimensions, which take their optimum or the middle.
 
     Returns:
         One contiguous array per input, by name.
 
     Raises:
-        InputError: If a dimension other than the batch is dynamic, or an element type cannot be drawn.
+        InputError: If a dimension other than the batch is dynamic and its range is not known, or an element type
+            cannot be drawn.
 
     Example:
         >>> from exporters.profiling.inputs import random_inputs
@@ -32,7 +41,14 @@ def random_inputs(specs: Sequence[TensorSpec], *, batch_size: int, seed: int) ->
         (2, 3)
     """
     generator = np.random.default_rng(seed)
-    return {spec.name: _draw(spec, batch_size, generator) for spec in specs}
+    sizes = {name: accepted.typical for name, accepted in (dimensions or {}).items()} | {BATCH: batch_size}
+    for spec in specs:
+        if not {size for size in spec.shape if isinstance(size, str)} <= set(sizes):
+            raise InputError(
+                f"`inputs` must be given for a session with dynamic dimensions besides the batch, "
+                f"got none and input `{spec.name}` of shape {spec.shape}."
+            )
+    return {spec.name: draw(spec, spec.at(sizes), generator) for spec in specs}
 
 
 def check_batch_size(specs: Sequence[TensorSpec], inputs: Mapping[str, np.ndarray] | None, *, batch_size: int) -> None:
@@ -64,20 +80,3 @@ def check_batch_size(specs: Sequence[TensorSpec], inputs: Mapping[str, np.ndarra
                 f"`batch_size` must be the batch size of `inputs`, got {batch_size} and an array of shape "
                 f"{array.shape} for input `{spec.name}`."
             )
-
-
-def _draw(spec: TensorSpec, batch_size: int, generator: np.random.Generator) -> np.ndarray:
-    shape: list[int] = []
-    for size in spec.shape:
-        if isinstance(size, str) and size != BATCH:
-            raise InputError(
-                f"`inputs` must be given for a network with dynamic dimensions besides the batch, "
-                f"got none and input `{spec.name}` of shape {spec.shape}."
-            )
-        shape.append(batch_size if isinstance(size, str) else size)
-    dtype = np.dtype(spec.dtype)
-    if dtype.kind == "f":
-        return generator.standard_normal(shape).astype(dtype)
-    if dtype.kind in "biu":
-        return generator.integers(2, size=shape).astype(dtype)
-    raise InputError(f"`inputs` must be given for elements of type {spec.dtype}, got none for input `{spec.name}`.")

@@ -3,7 +3,7 @@ import pytest
 
 from exporters.errors import InputError
 from exporters.profiling.inputs import check_batch_size, random_inputs
-from exporters.signature import TensorSpec
+from exporters.signature import DimensionRange, TensorSpec
 
 IMAGE = TensorSpec("image", ("batch", 3, 8), "float32")
 STATIC = TensorSpec("image", (4, 3), "float32")
@@ -38,6 +38,16 @@ def test_arrays_follow_the_seed():
 def test_dynamic_dimensions_besides_the_batch_need_inputs_from_the_user():
     with pytest.raises(InputError, match=r"`inputs` must be given .* input `x` of shape \('batch', 'length'\)"):
         random_inputs([TensorSpec("x", ("batch", "length"), "float32")], batch_size=1, seed=0)
+
+
+def test_declared_sizes_and_values_are_those_measured_at():
+    spec = TensorSpec("x", ("batch", "length"), "float32", value_range=(2.0, 3.0))
+    array = random_inputs([spec], batch_size=4, seed=0, dimensions={"length": DimensionRange(10, 900, optimum=500)})[
+        "x"
+    ]
+    assert array.shape == (4, 500)
+    assert array.min() >= 2
+    assert array.max() <= 3
 
 
 def test_other_element_types_need_inputs_from_the_user():
