@@ -5,7 +5,13 @@ from typing import TYPE_CHECKING
 from lightning_kd._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from lightning_kd.callbacks import ExportStudent, KnowledgeDistillation, LatencyMonitor, TwoFourSparsity
+    from lightning_kd.callbacks import (
+        ExportStudent,
+        KnowledgeDistillation,
+        LatencyMonitor,
+        LowBitTraining,
+        TwoFourSparsity,
+    )
     from lightning_kd.distiller import Distiller, Losses
     from lightning_kd.indexed import IndexedDataset
     from lightning_kd.layout import Layout
@@ -30,6 +36,7 @@ __all__ = [
     "Layout",
     "LogitKD",
     "Losses",
+    "LowBitTraining",
     "Objective",
     "PatchEmbeddingKD",
     "Progress",
@@ -44,7 +51,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "callbacks": ("ExportStudent", "KnowledgeDistillation", "LatencyMonitor", "TwoFourSparsity"),
+    "callbacks": ("ExportStudent", "KnowledgeDistillation", "LatencyMonitor", "LowBitTraining", "TwoFourSparsity"),
     "distiller": ("Distiller", "Losses"),
     "indexed": ("IndexedDataset",),
     "layout": ("Layout",),

@@ -76,7 +76,8 @@ def layer_weights(network: nn.Module, *, skip: Sequence[str] = ()) -> dict[str, 
 
 
 def _weights(paths: dict[str, nn.Module]) -> Iterator[LayerWeight]:
-    for path, module in paths.items():
+    for path, found in paths.items():
+        module = dict(found.named_children()).get("_orig_mod", found)
         prefix = f"{path}.".lstrip(".")
         parent = paths.get(path.rpartition(".")[0])
         if isinstance(module, nn.MultiheadAttention):

@@ -4,7 +4,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from lightning_kd._checks import check_positive
-from lightning_kd.losses import soft_target_kl, standardize_logits
+from lightning_kd.losses import class_mean_kl, soft_target_kl, standardize_logits
 from lightning_kd.objectives._logits import LogitObjective, Output
 from lightning_kd.schedules import Weight
 from lightning_kd.step import Step
@@ -19,6 +19,8 @@ class LogitKD(LogitObjective):
 
     Args:
         temperature: Softmax temperature above 0, dimensionless. 4 is usual for small label sets, 1 for ImageNet.
+        class_mean: Whether to divide by the number of classes, as a mean over all elements does instead of one over
+            samples, see `class_mean_kl`.
         standardize: Whether both logits are standardised over the classes before, so that the student need not match
             how large the teacher's scores are; published with temperature 2, weight 9 and task weight 0.1.
         weight: Factor of the term.
@@ -44,6 +46,7 @@ class LogitKD(LogitObjective):
         self,
         *,
         temperature: float = 4.0,
+        class_mean: bool = False,
         standardize: bool = False,
         weight: Weight = 1.0,
         student_output: Output = None,
@@ -60,6 +63,7 @@ class LogitKD(LogitObjective):
         )
         check_positive("temperature", temperature)
         self.temperature = temperature
+        self.class_mean = class_mean
         self.standardize = standardize
 
     @override
@@ -67,9 +71,11 @@ class LogitKD(LogitObjective):
         student_logits, teacher_logits, mask = self.scores(student, teacher, step)
         if self.standardize:
             student_logits, teacher_logits = standardize_logits(student_logits), standardize_logits(teacher_logits)
-        return soft_target_kl(student_logits, teacher_logits, temperature=self.temperature, mask=mask)
+        divergence = class_mean_kl if self.class_mean else soft_target_kl
+        return divergence(student_logits, teacher_logits, temperature=self.temperature, mask=mask)
 
     @override
     def extra_repr(self) -> str:
         standardize = ", standardize=True" if self.standardize else ""
-        return f"temperature={self.temperature}{standardize}, {super().extra_repr()}"
+        class_mean = ", class_mean=True" if self.class_mean else ""
+        return f"temperature={self.temperature}{class_mean}{standardize}, {super().extra_repr()}"

@@ -1,6 +1,7 @@
 """Published systems as one function each: ready callbacks with the published defaults."""
 
 from lightning_kd.recipes.architectures import ofa_kd, scalekd
+from lightning_kd.recipes.compression import quantized_distillation
 from lightning_kd.recipes.dense import collaborative, selective, transkd
 from lightning_kd.recipes.features import (
     attention_transfer,
@@ -58,6 +59,7 @@ __all__ = [
     "ofa_kd",
     "patch_similarity",
     "pkt",
+    "quantized_distillation",
     "review_kd",
     "rkd",
     "scalekd",

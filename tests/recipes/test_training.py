@@ -45,6 +45,7 @@ OF_BOTH = {
 ELSEWHERE = {
     *("born_again", "LogitEnsemble"),  # test_generations.py
     *("Stage", "in_stages"),  # test_stages.py
+    "quantized_distillation",  # test_compression.py
 }
 
 
