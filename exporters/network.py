@@ -296,9 +296,11 @@ def sizes_of(example: Sequence[Tensor], inputs: Sequence[TensorSpec]) -> dict[st
 
 
 def _another_size(size: int, accepted: DimensionRange) -> int:
-    """A size beside ``size``, far enough for strided layers to notice where the range allows it."""
-    larger, smaller = accepted.nearest(2 * size), accepted.nearest(size // 2)
-    return larger if larger != size else smaller
+    """A size far from ``size``, for strided layers to notice, and odd, for layers that fold sizes to refuse."""
+    for other in (accepted.nearest(2 * size + accepted.multiple), accepted.nearest(size // 2)):
+        if other != size:
+            return other
+    return accepted.smallest if size != accepted.smallest else accepted.largest
 
 
 def _at_sizes(example: Sequence[Tensor], inputs: Sequence[TensorSpec], sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
