@@ -3,6 +3,7 @@
 ExportError
 ├── CaptureError         a network that `torch.export` cannot turn into one graph (also a ValueError)
 ├── ConversionError      a graph that a runtime's converter refuses (also a RuntimeError)
+├── QuantizationError    a network whose quantisers are missing, unmeasured or in the way (also a ValueError)
 ├── ParityError          an exported network that does not compute what PyTorch computes (also a ValueError)
 ├── ArtifactError        an exported file or manifest that is missing, damaged or of another schema (also a ValueError)
 ├── PathError            a target that cannot be written (also an OSError)
@@ -22,6 +23,10 @@ class CaptureError(ExportError, ValueError):
 
 class ConversionError(ExportError, RuntimeError):
     """A graph that a runtime's converter refuses."""
+
+
+class QuantizationError(ExportError, ValueError):
+    """A network whose quantisers are missing, unmeasured or in the way."""
 
 
 class ParityError(ExportError, ValueError):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch._dynamo import OptimizedModule
 
 from exporters.errors import CaptureError
+from exporters.quantization.attachment import quantization_of
 from exporters.signature import BATCH, DimensionRange, Signature, TensorSpec
 from exporters.spec import ExportSpec
 
@@ -95,6 +96,7 @@ def prepare(
     Raises:
         CaptureError: If the inputs do not fit ``forward``, the module cannot be copied or run, or it returns something
             that is not a tensor, a sequence, a mapping or ``None``.
+        QuantizationError: If it is fake-quantised, and a range was never measured.
 
     Example:
         >>> import torch
@@ -208,7 +210,11 @@ def _evaluation_copy(model: nn.Module) -> nn.Module:
         for name, child in list(parent.named_children()):
             if isinstance(child, OptimizedModule):
                 setattr(parent, name, child.get_submodule("_orig_mod"))
-    return module.to(device="cpu", dtype=torch.float32).eval().requires_grad_(False)
+    module = module.to(device="cpu", dtype=torch.float32).eval().requires_grad_(False)
+    quantization = quantization_of(module)
+    if quantization is not None:
+        quantization.to("cpu").freeze()
+    return module
 
 
 def _bind(

@@ -10,7 +10,7 @@ from torch import nn
 from exporters.artifact import Artifact, manifest_path, record_files
 from exporters.audit import check_audit
 from exporters.capture import is_quantized
-from exporters.errors import ConversionError, InputError, PathError
+from exporters.errors import ConversionError, InputError, PathError, QuantizationError
 from exporters.exporter import Exporter, Request
 from exporters.network import ExampleInputs, Network, prepare
 from exporters.parity import TOLERANCES, Precision, Tolerance
@@ -108,6 +108,11 @@ def build_request(order: Order, network: Network) -> tuple[Request, Network]:
         if order.calibration is not None:
             raise InputError(
                 f"`calibration` must be left out unless precision='int8', got it with {order.precision!r}."
+            )
+        if is_quantized(network):
+            raise QuantizationError(
+                f"`precision` must be 'int8' for a network that rounds to int8 by itself, got {order.precision!r}; "
+                f"strip_qat(model) takes its quantisers off."
             )
         return request, network
     if order.calibration is None:
