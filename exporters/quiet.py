@@ -27,8 +27,8 @@ def errors_only(*names: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def no_progress_bars() -> Iterator[None]:
-    """Hold back progress bars, which are written to standard error without a switch to turn them off."""
-    with contextlib.redirect_stderr(io.StringIO()):
+    """Hold back progress bars, which are written to the terminal without a switch to turn them off."""
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
         yield
 
 

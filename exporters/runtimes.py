@@ -7,6 +7,7 @@ from typing import Any
 from exporters.errors import MissingRuntimeError
 
 EXPORTERS: Mapping[str, tuple[str, str]] = {
+    "coreai": ("exporters.coreai", "CoreAIExporter"),
     "coreml": ("exporters.coreml", "CoreMLExporter"),
     "onnx": ("exporters.onnx", "OnnxExporter"),
     "openvino": ("exporters.openvino", "OpenVINOExporter"),
@@ -14,6 +15,7 @@ EXPORTERS: Mapping[str, tuple[str, str]] = {
 """Module and class of the exporter of every format."""
 
 SESSIONS: Mapping[str, tuple[str, str]] = {
+    "coreai": ("exporters.sessions.coreai", "CoreAISession"),
     "coreml": ("exporters.sessions.coreml", "refuse_session"),
     "onnx": ("exporters.sessions.onnxruntime", "OnnxRuntimeSession"),
     "openvino": ("exporters.sessions.openvino", "OpenVINOSession"),

@@ -91,7 +91,7 @@ def test_verification_uses_inputs_other_than_the_example(broken_exporter, tmp_pa
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"to": "tflite"}, ValueError, "`to` must be one of 'coreml', 'onnx', 'openvino' or an exporter, got 'tflite'"),
+        ({"to": "tflite"}, ValueError, "`to` must be one of 'coreai', .*'openvino'.* or an exporter, got 'tflite'"),
         ({"precision": "int4"}, ValueError, "`precision` must be one of 'fp32', 'fp16', 'bf16', 'int8', got 'int4'"),
         ({"precision": "bf16"}, exporters.ConversionError, "one of 'fp32', 'fp16'.* for onnx, got 'bf16'"),
         ({"dynamic_batch": (4, 2)}, ValueError, r"`dynamic_batch` must be .*, got \(4, 2\)"),

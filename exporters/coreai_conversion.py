@@ -1,0 +1,91 @@
+"""A captured network as a Core AI program, in the operators that coreai-torch translates, and translates rightly."""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.ao.quantization.fx._decomposed
+from torch import Tensor
+from torch.export import ExportedProgram
+
+from exporters.decompositions import COMMON_DECOMPOSITIONS, Decomposition
+from exporters.errors import ConversionError
+from exporters.network import TORCH_ERRORS
+from exporters.quiet import errors_only, no_progress_bars
+from exporters.sessions.coreai import ENTRY_POINT
+from exporters.signature import Signature
+
+with errors_only("coreai_torch"):
+    # coreai-torch warns of every PyTorch newer than the one that it was tested with; the parity check knows better.
+    warnings.filterwarnings("ignore", message="coreai-torch has only been validated", category=UserWarning)
+    import coreai_torch._compression.custom_layers  # noqa: F401 - registers the coreai operators
+    from coreai._compiler.ir import MLIRError
+    from coreai.authoring import AIProgram
+    from coreai_torch import TorchConverter, get_decomp_table
+
+_quantized = torch.ops.quantized_decomposed
+
+
+def to_core_ai(program: ExportedProgram, signature: Signature, *, debug_information: bool = False) -> AIProgram:
+    """Translate a program.
+
+    Args:
+        program: The capture of a network; explicit quantisation in it becomes Core AI's own.
+        signature: Names of inputs and outputs.
+        debug_information: Whether operators remember their line of Python.
+
+    Returns:
+        The program, with one function, ``main``.
+
+    Raises:
+        ConversionError: If coreai-torch refuses it.
+    """
+    mode = TorchConverter.Mode.DEBUG if debug_information else TorchConverter.Mode.RELEASE
+    table = {**get_decomp_table(), **COMMON_DECOMPOSITIONS, **_QUANTIZATION}
+    try:
+        with no_progress_bars(), errors_only("coreai_torch"):
+            converter = TorchConverter(mode=mode).add_exported_program(
+                program.run_decompositions(table),
+                entrypoint_name=ENTRY_POINT,
+                input_names=[spec.name for spec in signature.inputs],
+                output_names=[spec.name for spec in signature.outputs],
+            )
+            return converter.to_coreai()
+    except (*TORCH_ERRORS, MLIRError) as error:
+        raise ConversionError(
+            f"`model` must be convertible to Core AI, but coreai-torch raised {type(error).__name__}: {error}"
+        ) from error
+
+
+def _quantize(input: Tensor, scale: float, zero_point: int, smallest: int, largest: int, dtype: torch.dtype) -> Any:
+    # Core AI clips to what the type holds; symmetric quantisation leaves the smallest value out.
+    if (smallest, largest) != (torch.iinfo(dtype).min, torch.iinfo(dtype).max):
+        input = input.clamp((smallest - zero_point) * scale, (largest - zero_point) * scale)
+    return torch.ops.coreai.quantize(
+        input, torch.full((), scale, dtype=input.dtype), dtype, torch.full((), zero_point, dtype=dtype)
+    )
+
+
+def _dequantize(
+    input: Tensor, scale: float, zero_point: int, *_limits: Any, out_dtype: torch.dtype | None = None
+) -> Any:
+    return torch.ops.coreai.dequantize(
+        input,
+        torch.full((), scale, dtype=out_dtype or torch.float32),
+        torch.full((), zero_point, dtype=input.dtype),
+    )
+
+
+def _dequantize_per_channel(
+    input: Tensor, scales: Tensor, zero_points: Tensor | None, axis: int, *_limits: Any, out_dtype: Any = None
+) -> Any:
+    zeros = None if zero_points is None else zero_points.to(input.dtype)
+    return torch.ops.coreai.dequantize(input, scales.to(out_dtype or torch.float32), zeros, None, axis)
+
+
+_QUANTIZATION: Mapping[Any, Decomposition] = {
+    _quantized.quantize_per_tensor.default: _quantize,
+    _quantized.dequantize_per_tensor.default: _dequantize,
+    _quantized.dequantize_per_channel.default: _dequantize_per_channel,
+}

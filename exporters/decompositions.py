@@ -1,0 +1,95 @@
+"""Operators written in terms of others, where a converter has no translation of them or a wrong one."""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+aten = torch.ops.aten
+
+Decomposition = Callable[..., Any]
+
+
+def as_strided(input: Tensor, size: Sequence[int], stride: Sequence[int], storage_offset: int | None = None) -> Any:
+    """The tensor itself, where `aten.as_strided` only says so; PyTorch's adaptive pooling is an example.
+
+    Args:
+        input: Tensor of any shape.
+        size: Shape of the result.
+        stride: Its strides; those of dimensions of size 1 mean nothing.
+        storage_offset: Position of its first element.
+
+    Returns:
+        The tensor; ``NotImplemented`` where elements move.
+    """
+    same = (
+        list(input.shape) == list(size)
+        and storage_offset in (None, 0)
+        and all(length == 1 or own == given for length, own, given in zip(size, input.stride(), stride, strict=True))
+    )
+    return input.clone() if same else NotImplemented
+
+
+def average_pool(
+    rank: int,
+    input: Tensor,
+    kernel_size: Sequence[int],
+    stride: Sequence[int] = (),
+    padding: Sequence[int] = (0,),
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Any:
+    """Average pooling that does not count padding, or rounds its output's size up, from one that does neither.
+
+    The padded input's mean is divided by the mean of a mask, which is 1 where elements count and 0 elsewhere.
+
+    Args:
+        rank: Number of pooled dimensions, the last ones of ``input``.
+        input: Tensor of shape ``(N, C, ...)``.
+        kernel_size: Size of the window in every pooled dimension, as the other arguments are.
+        stride: Step of the window; empty for ``kernel_size``.
+        padding: Zeros on both sides.
+        ceil_mode: Whether windows may stick out at the end.
+        count_include_pad: Whether padding counts.
+        divisor_override: Divisor instead of the number of elements that count.
+
+    Returns:
+        The means; ``NotImplemented`` where plain pooling gives them.
+    """
+    kernel, step, pad = (_each(value, rank) for value in (kernel_size, stride or kernel_size, padding))
+    sizes = input.shape[-rank:]
+    past = [_past_the_end(*numbers) if ceil_mode else 0 for numbers in zip(sizes, kernel, step, pad, strict=True)]
+    if not any(past) and (count_include_pad or not any(pad)):
+        return NotImplemented
+    pool = getattr(aten, f"avg_pool{rank}d").default
+    inner = [side for before in reversed(pad) for side in (before, before)]
+    outer = [side for after in reversed(past) for side in (0, after)]
+    padded = F.pad(F.pad(input, inner), outer)
+    if divisor_override is not None:
+        return pool(padded, kernel, step) * (math.prod(kernel) / divisor_override)
+    counted = F.pad(torch.ones_like(input[:1, :1]), inner, value=float(count_include_pad))
+    return pool(padded, kernel, step) / pool(F.pad(counted, outer), kernel, step)
+
+
+COMMON_DECOMPOSITIONS: dict[Any, Decomposition] = {
+    aten.as_strided.default: as_strided,
+    **{getattr(aten, f"avg_pool{rank}d").default: functools.partial(average_pool, rank) for rank in (1, 2, 3)},
+}
+"""What several converters need, by operator; beside PyTorch's own table."""
+
+
+def _each(value: Sequence[int], rank: int) -> list[int]:
+    return list(value) * rank if len(value) == 1 else list(value)
+
+
+def _past_the_end(size: int, kernel: int, step: int, pad: int) -> int:
+    """Elements by which the last window, which must begin inside the input or its left padding, sticks out."""
+    windows = -(-(size + 2 * pad - kernel) // step) + 1
+    if (windows - 1) * step >= size + pad:
+        windows -= 1
+    return int(max(0, (windows - 1) * step + kernel - (size + 2 * pad)))

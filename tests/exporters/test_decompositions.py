@@ -1,0 +1,46 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from exporters.decompositions import as_strided, average_pool
+
+POOL = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "ceil", "include"),
+    [
+        (3, 2, 1, True, False),
+        (3, 2, 1, True, True),
+        (3, 2, 0, True, True),
+        (3, 1, 1, False, False),
+        (4, 3, 1, True, True),
+    ],
+)
+def test_average_pooling_counts_what_pytorch_counts(rank, kernel, stride, padding, ceil, include):
+    input = torch.randn(2, 3, *(10, 9, 12)[:rank])
+    expected = POOL[rank](input, kernel, stride, padding, ceil_mode=ceil, count_include_pad=include)
+    actual = average_pool(rank, input, [kernel], [stride], [padding], ceil, include)
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_given_divisor_replaces_the_count():
+    input = torch.randn(2, 3, 11, 10)
+    expected = F.avg_pool2d(input, 4, 3, 2, ceil_mode=True, divisor_override=5)
+    torch.testing.assert_close(average_pool(2, input, [4, 4], [3, 3], [2, 2], True, True, 5), expected)
+
+
+@pytest.mark.parametrize(("padding", "include"), [(0, False), (1, True)])
+def test_pooling_that_converters_know_is_left_alone(padding, include):
+    assert average_pool(2, torch.randn(1, 1, 8, 8), [3], [2], [padding], False, include) is NotImplemented
+
+
+def test_strides_that_move_nothing_are_the_tensor_itself():
+    input = torch.randn(2, 5, 1, 1)
+    torch.testing.assert_close(as_strided(input, [2, 5, 1, 1], [5, 1, 5, 5]), input)
+
+
+@pytest.mark.parametrize(("size", "stride", "offset"), [([2, 2], [1, 2], 0), ([2, 2], [2, 1], 1), ([4], [1], 0)])
+def test_strides_that_move_elements_are_left_alone(size, stride, offset):
+    assert as_strided(torch.randn(2, 2), size, stride, offset) is NotImplemented
