@@ -7,6 +7,7 @@ from lightning_kd._lazy import lazy_names
 if TYPE_CHECKING:
     from lightning_kd.callbacks import (
         ExportStudent,
+        GradualChannelPruning,
         KnowledgeDistillation,
         LatencyMonitor,
         LowBitTraining,
@@ -30,6 +31,7 @@ __all__ = [
     "ExportStudent",
     "FeatureKD",
     "FrozenTeacher",
+    "GradualChannelPruning",
     "IndexedDataset",
     "KnowledgeDistillation",
     "LatencyMonitor",
@@ -51,7 +53,14 @@ __all__ = [
 ]
 
 _HOMES = {
-    "callbacks": ("ExportStudent", "KnowledgeDistillation", "LatencyMonitor", "LowBitTraining", "TwoFourSparsity"),
+    "callbacks": (
+        "ExportStudent",
+        "GradualChannelPruning",
+        "KnowledgeDistillation",
+        "LatencyMonitor",
+        "LowBitTraining",
+        "TwoFourSparsity",
+    ),
     "distiller": ("Distiller", "Losses"),
     "indexed": ("IndexedDataset",),
     "layout": ("Layout",),
