@@ -11,6 +11,7 @@ if TYPE_CHECKING:
         KnowledgeDistillation,
         LatencyMonitor,
         LowBitTraining,
+        TeacherIntervention,
         TwoFourSparsity,
     )
     from lightning_kd.distiller import Distiller, Losses
@@ -46,6 +47,7 @@ __all__ = [
     "Step",
     "Steps",
     "Tap",
+    "TeacherIntervention",
     "TwoFourSparsity",
     "Window",
     "match_layers",
@@ -59,6 +61,7 @@ _HOMES = {
         "KnowledgeDistillation",
         "LatencyMonitor",
         "LowBitTraining",
+        "TeacherIntervention",
         "TwoFourSparsity",
     ),
     "distiller": ("Distiller", "Losses"),

@@ -6,6 +6,7 @@ from lightning_kd.callbacks.export import ExportStudent
 from lightning_kd.callbacks.latency import LatencyMonitor
 from lightning_kd.callbacks.low_bit import LowBitTraining
 from lightning_kd.callbacks.sparsity import TwoFourSparsity
+from lightning_kd.callbacks.teacher_intervention import TeacherIntervention
 
 __all__ = [
     "ExportStudent",
@@ -13,5 +14,6 @@ __all__ = [
     "KnowledgeDistillation",
     "LatencyMonitor",
     "LowBitTraining",
+    "TeacherIntervention",
     "TwoFourSparsity",
 ]
