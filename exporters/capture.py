@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import fx
 from torch.export import Dim, ExportedProgram
 from torch.utils._sympy.value_ranges import bound_sympy
 
@@ -43,6 +44,12 @@ def is_quantized(network: Network) -> bool:
     return any(
         node.op == "call_function" and str(node.target).startswith(_QUANTIZED) for node in capture(network).graph.nodes
     )
+
+
+def module_path(node: fx.Node) -> str:
+    """Path of the module of the user's network that a node of a capture comes from; empty for the network itself."""
+    modules = node.meta.get("nn_module_stack") or {"": ("", "")}
+    return str(next(reversed(modules.values()))[0]).removeprefix("module").removeprefix(".")
 
 
 def _export(network: Network) -> ExportedProgram:

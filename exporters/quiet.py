@@ -47,3 +47,15 @@ def no_telemetry() -> Iterator[None]:
     finally:
         del sys.modules[name]
         sys.modules.update(before)
+
+
+@contextlib.contextmanager
+def root_logger_kept() -> Iterator[None]:
+    """Undo what an import does to the root logger: the application decides where messages go, not a library."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)

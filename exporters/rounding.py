@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from exporters.capture import capture
+from exporters.capture import capture, module_path
 from exporters.errors import ParityError
 from exporters.network import Network
 from exporters.parity import TOLERANCES, ParityReport, check_parity
@@ -89,9 +89,7 @@ class _RoundingInterpreter(fx.Interpreter):
             return result
         rounded = fx.node.map_aggregate(result, _round)
         if self.first_overflow is None and _all_finite(result) and not _all_finite(rounded):
-            modules = n.meta.get("nn_module_stack") or {"": ("", "")}
-            path = next(reversed(modules.values()))[0].removeprefix("module").removeprefix(".")
-            self.first_overflow = f"`{path}` ({n.target})"
+            self.first_overflow = f"`{module_path(n)}` ({n.target})"
         return rounded
 
 

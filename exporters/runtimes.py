@@ -9,6 +9,7 @@ from exporters.errors import MissingRuntimeError
 EXPORTERS: Mapping[str, tuple[str, str]] = {
     "coreai": ("exporters.coreai", "CoreAIExporter"),
     "coreml": ("exporters.coreml", "CoreMLExporter"),
+    "executorch": ("exporters.executorch", "ExecuTorchExporter"),
     "onnx": ("exporters.onnx", "OnnxExporter"),
     "openvino": ("exporters.openvino", "OpenVINOExporter"),
 }
@@ -17,6 +18,7 @@ EXPORTERS: Mapping[str, tuple[str, str]] = {
 SESSIONS: Mapping[str, tuple[str, str]] = {
     "coreai": ("exporters.sessions.coreai", "CoreAISession"),
     "coreml": ("exporters.sessions.coreml", "refuse_session"),
+    "executorch": ("exporters.sessions.executorch", "ExecuTorchSession"),
     "onnx": ("exporters.sessions.onnxruntime", "OnnxRuntimeSession"),
     "openvino": ("exporters.sessions.openvino", "OpenVINOSession"),
 }

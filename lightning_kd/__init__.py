@@ -7,11 +7,9 @@ from lightning_kd._lazy import lazy_names
 if TYPE_CHECKING:
     from lightning_kd.callbacks import (
         ExportStudent,
-        GradualChannelPruning,
         KnowledgeDistillation,
         LatencyMonitor,
         LowBitTraining,
-        TeacherIntervention,
         TwoFourSparsity,
     )
     from lightning_kd.distiller import Distiller, Losses
@@ -32,7 +30,6 @@ __all__ = [
     "ExportStudent",
     "FeatureKD",
     "FrozenTeacher",
-    "GradualChannelPruning",
     "IndexedDataset",
     "KnowledgeDistillation",
     "LatencyMonitor",
@@ -47,7 +44,6 @@ __all__ = [
     "Step",
     "Steps",
     "Tap",
-    "TeacherIntervention",
     "TwoFourSparsity",
     "Window",
     "match_layers",
@@ -55,15 +51,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "callbacks": (
-        "ExportStudent",
-        "GradualChannelPruning",
-        "KnowledgeDistillation",
-        "LatencyMonitor",
-        "LowBitTraining",
-        "TeacherIntervention",
-        "TwoFourSparsity",
-    ),
+    "callbacks": ("ExportStudent", "KnowledgeDistillation", "LatencyMonitor", "LowBitTraining", "TwoFourSparsity"),
     "distiller": ("Distiller", "Losses"),
     "indexed": ("IndexedDataset",),
     "layout": ("Layout",),

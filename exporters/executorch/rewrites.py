@@ -1,0 +1,155 @@
+"""The same mathematics in operators that XNNPACK has, so that a transformer stays in one partition."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from executorch.exir.passes.constant_prop_pass import constant_prop_pass
+from torch import Tensor, fx
+from torch._ops import OpOverload
+from torch.export import ExportedProgram
+from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+aten = torch.ops.aten
+
+# A rule returns the tensors that stand for its operator, or NotImplemented where it does not apply.
+
+
+def rewrite_for_xnnpack(program: ExportedProgram) -> ExportedProgram:
+    """Express layer normalisation, attention and indexing by what XNNPACK computes.
+
+    Layer normalisation takes means as products with a constant vector, attention is two batched products around a
+    softmax, picking one index is a slice, and a reshape with one unknown size infers it. A vision transformer so
+    becomes one partition instead of some per layer. Where a rule does not hold (layer normalisation in float16, groups
+    of queries, sizes that are not known) the operator stays as it is.
+
+    Args:
+        program: What `torch.export` captured.
+
+    Returns:
+        A program that computes the same up to rounding.
+    """
+    return _rewrite(program, {**_RULES, aten.layer_norm.default: _layer_norm})
+
+
+def rewrite_for_kernels(program: ExportedProgram) -> ExportedProgram:
+    """Express attention and indexing without the copies and the detour through float32 of PyTorch's own rules."""
+    return _rewrite(program, _RULES)
+
+
+def _rewrite(program: ExportedProgram, rules: Mapping[OpOverload, Callable[..., Any]]) -> ExportedProgram:
+    with torch.no_grad():
+        decomposed = program.run_decompositions(dict(rules))
+    quantizers = {node.target for node in decomposed.graph.nodes if _is_quantizer(node.target)}
+    rewritten: ExportedProgram = constant_prop_pass(decomposed, custom_skip_targets=quantizers)
+    _infer_sizes(rewritten.graph_module)
+    return rewritten
+
+
+def _infer_sizes(module: fx.GraphModule) -> None:
+    for node in module.graph.find_nodes(op="call_function", target=aten.view.default):
+        sizes = list(node.args[1])
+        unknown = [axis for axis, size in enumerate(sizes) if isinstance(size, fx.Node)]
+        if len(unknown) == 1 and -1 not in sizes:
+            sizes[unknown[0]] = -1
+            node.update_arg(1, sizes)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+
+
+def _is_quantizer(target: object) -> bool:
+    return isinstance(target, OpOverload) and target.namespace == "quantized_decomposed"
+
+
+def _layer_norm(
+    x: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enable: bool = True,
+) -> Any:
+    del cudnn_enable
+    if x.dtype != torch.float32:  # squares of half values overflow
+        return NotImplemented
+    count = math.prod(normalized_shape)
+    leading = x.shape[: x.ndim - len(normalized_shape)]
+    average = torch.ones(1, count) / count
+    centred = x.reshape(*leading, count)
+    centred = centred - aten.linear(centred, average)
+    normal = centred * torch.rsqrt(aten.linear(centred * centred, average) + eps)
+    normal = normal.reshape(*leading, *normalized_shape)
+    if weight is not None:
+        normal = normal * weight
+    return normal if bias is None else normal + bias
+
+
+def _attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Any:
+    if dropout_p or is_causal or enable_gqa or not _same_leading(query, key, value):
+        return NotImplemented
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    scores = _batched_product(query * scale, key.transpose(-2, -1))
+    if attn_mask is None:
+        return _batched_product(torch.softmax(scores, -1), value)
+    if attn_mask.dtype == torch.bool:
+        attn_mask = torch.where(attn_mask, 0.0, -math.inf).to(scores.dtype)
+    scores = scores + attn_mask
+    # PyTorch defines rows that may attend to nothing as zero, where a plain softmax gives NaN.
+    nothing = (scores == -math.inf).all(-1, keepdim=True)
+    return _batched_product(torch.softmax(scores, -1).masked_fill(nothing, 0.0), value)
+
+
+def _matmul(left: Tensor, right: Tensor) -> Any:
+    if left.ndim < 3 or not _same_leading(left, right):
+        return NotImplemented
+    return _batched_product(left, right)
+
+
+def _select(x: Tensor, dim: int, index: int) -> Any:
+    dim %= x.ndim
+    size: Any = x.shape[dim]
+    if not isinstance(size, int):
+        return NotImplemented
+    index %= size
+    return aten.slice.Tensor(x, dim, index, index + 1).reshape(*x.shape[:dim], *x.shape[dim + 1 :])
+
+
+def _unbind(x: Tensor, dim: int = 0) -> Any:
+    if not isinstance(x.shape[dim], int):
+        return NotImplemented
+    return [_select(x, dim, index) for index in range(x.shape[dim])]
+
+
+def _batched_product(left: Tensor, right: Tensor) -> Tensor:
+    *leading, rows, inner = left.shape
+    columns = right.shape[-1]
+    batch = math.prod(leading)
+    product = torch.bmm(left.reshape(batch, rows, inner), right.reshape(batch, inner, columns))
+    return product.reshape(*leading, rows, columns)
+
+
+def _same_leading(first: Tensor, *others: Tensor) -> bool:
+    return all(
+        first.ndim == other.ndim
+        and all(statically_known_true(size == own) for size, own in zip(other.shape[:-2], first.shape, strict=False))
+        for other in others
+    )
+
+
+_RULES: Mapping[OpOverload, Callable[..., Any]] = {
+    aten.scaled_dot_product_attention.default: _attention,
+    aten.matmul.default: _matmul,
+    aten.select.int: _select,
+    aten.unbind.int: _unbind,
+}
