@@ -7,9 +7,11 @@ from lightning_kd._lazy import lazy_names
 if TYPE_CHECKING:
     from lightning_kd.callbacks import (
         ExportStudent,
+        GradualChannelPruning,
         KnowledgeDistillation,
         LatencyMonitor,
         LowBitTraining,
+        TeacherIntervention,
         TwoFourSparsity,
     )
     from lightning_kd.distiller import Distiller, Losses
@@ -30,6 +32,7 @@ __all__ = [
     "ExportStudent",
     "FeatureKD",
     "FrozenTeacher",
+    "GradualChannelPruning",
     "IndexedDataset",
     "KnowledgeDistillation",
     "LatencyMonitor",
@@ -44,6 +47,7 @@ __all__ = [
     "Step",
     "Steps",
     "Tap",
+    "TeacherIntervention",
     "TwoFourSparsity",
     "Window",
     "match_layers",
@@ -51,7 +55,15 @@ __all__ = [
 ]
 
 _HOMES = {
-    "callbacks": ("ExportStudent", "KnowledgeDistillation", "LatencyMonitor", "LowBitTraining", "TwoFourSparsity"),
+    "callbacks": (
+        "ExportStudent",
+        "GradualChannelPruning",
+        "KnowledgeDistillation",
+        "LatencyMonitor",
+        "LowBitTraining",
+        "TeacherIntervention",
+        "TwoFourSparsity",
+    ),
     "distiller": ("Distiller", "Losses"),
     "indexed": ("IndexedDataset",),
     "layout": ("Layout",),

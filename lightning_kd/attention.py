@@ -211,6 +211,57 @@ def attention_paths(model: nn.Module, name: str = "model") -> tuple[str, ...]:
     return tuple(found)
 
 
+def output_projection(model: nn.Module, path: str, name: str = "model") -> str:
+    """Find the linear layer that turns the contexts of an attention module into its output.
+
+    It is ``proj`` (timm), ``o_proj`` or ``out_proj`` (transformers) in the module, or ``output.dense`` beside it, as in
+    BERT.
+
+    Args:
+        model: The network.
+        path: Path of the attention module.
+        name: What the network is called in the message.
+
+    Returns:
+        Path of the layer.
+
+    Raises:
+        SetupError: If there is none of these.
+
+    Example:
+        >>> import timm
+        >>> output_projection(timm.create_model("test_vit"), "blocks.0.attn")
+        'blocks.0.attn.proj'
+    """
+    beside = f"{path.rpartition('.')[0]}.output.dense".lstrip(".")
+    candidates = [f"{path}.{leaf}".lstrip(".") for leaf in ("proj", "o_proj", "out_proj")]
+    modules = module_paths(model)
+    for candidate in [*candidates, beside]:
+        if isinstance(modules.get(candidate), nn.Linear):
+            return candidate
+    raise SetupError(
+        f"no output projection of the {name}'s {path!r} is known: none of {', '.join(candidates)} and {beside} is a "
+        "linear layer."
+    )
+
+
+def attention_output(model: nn.Module, path: str, name: str = "model") -> str:
+    """Find where the output of an attention module is compared: its projection; in BERT, after the residual and norm.
+
+    Args:
+        model: The network.
+        path: Path of the attention module.
+        name: What the network is called in the message.
+
+    Returns:
+        Path of the module whose output it is.
+
+    Raises:
+        SetupError: If no projection is known.
+    """
+    return output_projection(model, path, name).removesuffix(".dense")
+
+
 def block_of(path: str) -> str:
     """Path of the block around an attention module: up to the last number.
 

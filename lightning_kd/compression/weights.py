@@ -64,7 +64,7 @@ def layer_weights(network: nn.Module, *, skip: Sequence[str] = ()) -> dict[str, 
     seen: set[int] = set()
     for weight in _weights(paths):
         path = weight.name.rpartition(".")[0]
-        if not _below(path, skip) and id(weight.parameter) not in seen:
+        if not left_out(path, skip) and id(weight.parameter) not in seen:
             seen.add(id(weight.parameter))
             found[weight.name] = weight
     if not found:
@@ -89,8 +89,8 @@ def _weights(paths: dict[str, nn.Module]) -> Iterator[LayerWeight]:
             yield LayerWeight(f"{prefix}weight", module, "weight", caller)
 
 
-def _below(path: str, skip: Sequence[str]) -> bool:
-    """Whether ``path`` or a module around it is left out."""
+def left_out(path: str, skip: Sequence[str]) -> bool:
+    """Whether a pattern of ``skip`` names the module at ``path`` or one around it; ``*`` stands for any characters."""
     names = path.split(".")
     around = [".".join(names[:depth]) for depth in range(1, len(names) + 1)]
     return any(fnmatchcase(candidate, pattern) for candidate in around for pattern in skip)

@@ -1,17 +1,18 @@
 """Distillation of a transformer's insides layer by layer, and of its predictions afterwards: TinyBERT."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from lightning_kd._checks import check_positive
+from lightning_kd._checks import check_choice, check_positive
 from lightning_kd.adapters import Geometry, Probe
-from lightning_kd.attention import block_of
+from lightning_kd.attention import attention_output, block_of
 from lightning_kd.errors import SetupError, ShapeError
 from lightning_kd.losses import attention_score_mse, feature_mse, soft_cross_entropy
-from lightning_kd.losses.attention import token_relations
+from lightning_kd.losses.attention import MASKED_SCORE, token_relations
 from lightning_kd.objectives._attention import AttentionObjective
 from lightning_kd.objectives._logits import LogitObjective, Output
 from lightning_kd.objectives.base import Places
@@ -39,10 +40,16 @@ class TinyBERTKD(AttentionObjective):
     many. Scores cost memory quadratic in the tokens for each head, which is the method itself; ``max_tokens`` compares
     evenly spaced tokens instead. Position biases and rotary embeddings of a block are not part of its scores.
 
+    Scores of keys that an ``attention_mask`` of shape ``(N, L)``, given by keyword, hides count as 0.
+
     Args:
         student: Attention modules of the student; ``None`` takes those of all blocks.
         teacher: Attention modules of the teacher, a multiple of the student's; ``None`` takes those of all blocks.
         max_tokens: Compare the scores of at most so many tokens of each sample; ``None`` compares all.
+        projection: ``"always"`` learns :math:`W`; ``"none"`` compares hidden states as they are, of equal widths.
+        attention_outputs: Whether the outputs of the attention modules are compared too, by their mean squared error,
+            summed over the blocks, as Teacher Intervention does: in BERT after the residual and the norm, elsewhere
+            after the output projection.
         weight: Factor of the term.
         name: Name of the term.
 
@@ -66,10 +73,16 @@ class TinyBERTKD(AttentionObjective):
         teacher: Places | None = None,
         *,
         max_tokens: int | None = None,
+        projection: Literal["always", "none"] = "always",
+        attention_outputs: bool = False,
         weight: Weight = 1.0,
         name: str = "tinybert",
     ) -> None:
         super().__init__(student, teacher, max_tokens=max_tokens, name=name, weight=weight)
+        check_choice("projection", projection, ("always", "none"))
+        self.wanted = projection
+        self.attention_outputs = attention_outputs
+        self.outputs: list[tuple[Tap, Tap]] = []
         self.hidden: list[tuple[Tap, Tap]] = []
         self.geometries: list[tuple[Geometry, Geometry]] = []
         self.projection: nn.Module = nn.Identity()
@@ -91,8 +104,16 @@ class TinyBERTKD(AttentionObjective):
         taps = [(pair.student.tap, pair.teacher.tap) for pair in self.pairs]
         embeddings = _embedding(taps[0][0]), _embedding(taps[0][1])
         self.hidden = [embeddings, *((_block_output(s), _block_output(t)) for s, t in taps)]
-        self.student_taps += tuple(s for s, _ in self.hidden)
-        self.teacher_taps += tuple(t for _, t in self.hidden)
+        if self.attention_outputs:
+            self.outputs = [
+                (
+                    Tap(attention_output(student, s.path, "student")),
+                    Tap(attention_output(teacher, t.path, "teacher")),
+                )
+                for s, t in taps
+            ]
+        self.student_taps += tuple(s for s, _ in (*self.hidden, *self.outputs))
+        self.teacher_taps += tuple(t for _, t in (*self.hidden, *self.outputs))
 
     @override
     def build(self, student: Probe, teacher: Probe) -> None:
@@ -104,7 +125,13 @@ class TinyBERTKD(AttentionObjective):
                 f"one linear layer is shared by all blocks, which must be of one width, got {sorted(widths[0])} of the "
                 f"student and {sorted(widths[1])} of the teacher: name attention modules of one stage, or use MiniLMKD."
             )
-        self.projection = nn.Linear(widths[0].pop(), widths[1].pop())
+        if self.wanted == "always":
+            self.projection = nn.Linear(widths[0].pop(), widths[1].pop())
+        elif widths[0] != widths[1]:
+            raise ShapeError(
+                f"`projection='none'` needs equal widths, got student {widths[0].pop()} and teacher {widths[1].pop()}: "
+                "use projection='always'."
+            )
         for pair in self.pairs:
             pair.heads(_HEADS)
 
@@ -112,12 +139,13 @@ class TinyBERTKD(AttentionObjective):
     def forward(self, student: Observation, teacher: Observation, step: Step) -> Tensor:
         scores = [
             attention_score_mse(
-                token_relations(s.query, s.key, heads=pair.student.heads),
-                token_relations(t.query, t.key, heads=pair.teacher.heads),
+                _hiding(token_relations(s.query, s.key, heads=pair.student.heads), student),
+                _hiding(token_relations(t.query, t.key, heads=pair.teacher.heads), student),
             )
             for pair, (s, t) in zip(self.pairs, self.projections(student, teacher), strict=True)
         ]
-        return torch.stack([*scores, *self._hidden_terms(student, teacher)]).sum()
+        outputs = [feature_mse(student.features[s], teacher.features[t]) for s, t in self.outputs]
+        return torch.stack([*scores, *self._hidden_terms(student, teacher), *outputs]).sum()
 
     def _hidden_terms(self, student: Observation, teacher: Observation) -> list[Tensor]:
         terms = []
@@ -188,6 +216,14 @@ class TinyBERTLogitKD(LogitObjective):
     @override
     def extra_repr(self) -> str:
         return f"temperature={self.temperature}, weight={self.weight}"
+
+
+def _hiding(scores: Tensor, call: Observation) -> Tensor:
+    """Scores with those of padded keys at the value that counts as masked."""
+    mask = call.inputs.kwargs.get("attention_mask")
+    if not isinstance(mask, Tensor) or mask.ndim != 2 or mask.shape != (scores.shape[0], scores.shape[-1]):
+        return scores
+    return scores.masked_fill(~mask.bool()[:, None, None, :], MASKED_SCORE)
 
 
 def _block_output(attention: Tap) -> Tap:

@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 from lightning_kd import Distiller
 from lightning_kd.errors import SetupError, ShapeError
+from lightning_kd.losses import attention_score_mse
 from lightning_kd.objectives import TinyBERTKD, TinyBERTLogitKD
 from lightning_kd.step import Step
 from lightning_kd.taps import Inputs, Observation, Tap
@@ -168,3 +169,40 @@ def test_predictions_leave_out_ignored_pixels():
 def test_predictions_refuse_a_temperature_of_zero():
     with pytest.raises(ValueError, match=r"`temperature` must be a finite number above 0, got 0\.0"):
         TinyBERTLogitKD(temperature=0.0)
+
+
+def test_without_a_projection_outputs_of_attention_are_added_by_hand():
+    student, teacher = vit(depth=2).double(), vit(depth=2).double()
+    images = IMAGES.double()
+    objectives = [
+        TinyBERTKD(projection="none", name="plain"),
+        TinyBERTKD(projection="none", attention_outputs=True, name="all"),
+    ]
+    distiller = Distiller(student, teacher, objectives).build([images])
+    assert not list(distiller.adapters.parameters())
+    with distiller.watch() as calls:
+        student(images)
+    terms = distiller.losses(images.new_zeros(()), calls).terms
+    expected = 0
+    states = [model._pos_embed(model.patch_embed(images)) for model in (student, teacher)]
+    for blocks in zip(student.blocks, teacher.blocks, strict=True):
+        s, t = (block.attn(block.norm1(state)) for block, state in zip(blocks, states, strict=True))
+        expected += (s - t).square().mean()
+        states = [block(state) for block, state in zip(blocks, states, strict=True)]
+    assert_close(terms["all"] - terms["plain"], expected, rtol=1e-9, atol=1e-12)
+
+
+def test_scores_of_padded_keys_count_as_zero():
+    from lightning_kd.objectives.tinybert import _hiding
+
+    scores = torch.full((1, 1, 2, 2), 3.0)
+    call = Observation(Inputs(kwargs={"attention_mask": torch.tensor([[1, 0]])}))
+    assert attention_score_mse(_hiding(scores, call), torch.zeros(1, 1, 2, 2)) == 4.5  # 9 and 0, twice
+    assert attention_score_mse(_hiding(scores, Observation(Inputs())), torch.zeros(1, 1, 2, 2)) == 9
+
+
+def test_without_a_projection_widths_must_be_equal():
+    with pytest.raises(ShapeError, match="got student 64 and teacher 48"):
+        built(vit(depth=2), vit(depth=2, embed_dim=48), projection="none")
+    with pytest.raises(ValueError, match=r"`projection` must be one of .* got 'auto'"):
+        TinyBERTKD(projection="auto")

@@ -1,5 +1,6 @@
 """Recipes that compress: published values, and three real steps of distillation alone."""
 
+import copy
 from functools import partial
 
 import pytest
@@ -52,3 +53,31 @@ def test_quantized_students_learn(make, student, teacher, net, fit_three_steps):
     for weight in layer_weights(network).values():
         # Each bucket of 256 has 4 levels.
         assert len(weight.parameter.detach().unique()) <= 4 * -(-weight.parameter.numel() // 256)
+
+
+def ternary(teacher, step):
+    skip = ["patch_embed", "head"]
+    return recipes.teacher_intervention(teacher, path="net", step=step, skip=skip)
+
+
+def test_a_ternary_student_learns_with_its_teachers_attention_and_then_alone(net, fit_three_steps):
+    teacher = net("test_vit", depth=2)
+    student = copy.deepcopy(teacher)
+    callbacks = ternary(teacher, step=1)
+    callbacks[2].on_train_batch_end = lambda *_: seen.append(callbacks[2]._interventions.signal)
+    seen = []
+    _, metrics = fit_three_steps(student, callbacks)
+    # Of 3 steps, a sixth is over after the first and a third as well.
+    assert seen == ["output", "map", "map"]
+    assert {"kd/insides", "kd/logit"} <= metrics.keys()
+    fit_three_steps(student, ternary(teacher, step=2))
+    assert list(student.state_dict()) == list(teacher.state_dict())
+    for name, weight in layer_weights(student, skip=["patch_embed", "head"]).items():
+        assert all(len(row.abs().unique()) <= 2 for row in weight.parameter.detach()), name
+    for network in (student, teacher):
+        assert not any(m._forward_hooks or m._forward_pre_hooks for m in network.modules())
+
+
+def test_step_must_be_one_of_two():
+    with pytest.raises(ValueError, match=r"`step` must be one of 1, 2, got 3"):
+        recipes.teacher_intervention(nn.Linear(2, 2), step=3)
