@@ -11,6 +11,7 @@ if TYPE_CHECKING:
         KnowledgeDistillation,
         LatencyMonitor,
         LowBitTraining,
+        QuantizationAwareTraining,
         TeacherIntervention,
         TwoFourSparsity,
     )
@@ -43,6 +44,7 @@ __all__ = [
     "Objective",
     "PatchEmbeddingKD",
     "Progress",
+    "QuantizationAwareTraining",
     "Ramp",
     "Step",
     "Steps",
@@ -61,6 +63,7 @@ _HOMES = {
         "KnowledgeDistillation",
         "LatencyMonitor",
         "LowBitTraining",
+        "QuantizationAwareTraining",
         "TeacherIntervention",
         "TwoFourSparsity",
     ),

@@ -104,6 +104,11 @@ class Quantization(nn.Module):
             for quantizer in layer.activations:
                 quantizer.enabled, quantizer.observing = rounding, observing
 
+    def start_scales(self) -> None:
+        """Start learned scales from the weights as they are now."""
+        for _, layer in self.each():
+            layer.weight.start(layer.owners[0].weight)
+
     def state(self) -> dict[str, Tensor]:
         """Copies of the ranges and the learned scales, by name."""
         return {name: tensor.detach().clone() for name, tensor in (*self.named_buffers(), *self.named_parameters())}

@@ -75,6 +75,7 @@ def prepare_qat(
     layers = {place.path: _attach(modules, place, options) for place in places}
     quantization = Quantization(options, layers, left)
     quantization.to(next(model.parameters()).device)
+    quantization.start_scales()
     (model if holder is None else holder).add_module(CHILD, quantization)
     return quantization
 
@@ -140,13 +141,11 @@ def _attach(modules: Mapping[str, nn.Module], place: Place, options: FakeQuantiz
         )
 
     layer = modules[place.path]
-    weight: Any = layer.weight
-    quantizer = WeightQuantizer(len(weight), bits=options.weight_bits, learned=options.learned_scales).to(weight.device)
-    quantizer.start(weight)
+    channels = len(layer.get_parameter("weight"))
     return LayerQuantization(
         layer,
         None if place.norm is None else modules[place.norm],
         input=activation(),
-        weight=quantizer,
+        weight=WeightQuantizer(channels, bits=options.weight_bits, learned=options.learned_scales),
         output=activation(non_negative=place.non_negative) if place.output else None,
     )

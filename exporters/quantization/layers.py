@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from exporters.quantization.quantizers import ActivationQuantizer, WeightQuantizer
+from exporters.quantization.quantizers import INT8, ActivationQuantizer, WeightQuantizer
 
 _OPERATIONS = (F.conv1d, F.conv2d, F.conv3d, F.linear)
 _decomposed = torch.ops.quantized_decomposed
@@ -98,7 +98,7 @@ class LayerQuantization(nn.Module):
     def _quantize(self, quantizer: ActivationQuantizer, tensor: Tensor) -> Tensor:
         if not self.frozen:
             return quantizer.fake(tensor)
-        options = (*quantizer.constants, *quantizer.limits, torch.int8)
+        options = (*quantizer.constants, *INT8, torch.int8)
         rounded: Tensor = _decomposed.dequantize_per_tensor(_decomposed.quantize_per_tensor(tensor, *options), *options)
         return rounded
 

@@ -9,6 +9,8 @@ ActivationRange = Literal["affine", "symmetric"]
 Observing = Literal["never", "with_gradients", "always"]
 """When ranges are measured; validation and dry runs compute no gradients."""
 
+INT8 = (-128, 127)
+
 _SMALLEST_SCALE = 1e-8
 _MOST_SORTED = 2**18
 
@@ -109,7 +111,7 @@ class ActivationQuantizer(Quantizer):
     ``1 / momentum`` batches. It always includes zero, which is a multiple of the scale.
 
     Args:
-        kind: ``"affine"`` uses all 256 integers for the range; ``"symmetric"`` those from -127 to 127, with a zero
+        kind: ``"affine"`` uses all 256 integers for the range; ``"symmetric"`` maps its larger end to 127, with a zero
             point of 0, as TensorRT requires.
         momentum: Share of a new batch in the moving average.
         percentile: Per cent of a batch's values that its range must hold; ``None`` for all of them.
@@ -141,11 +143,6 @@ class ActivationQuantizer(Quantizer):
             self.register_buffer(name, torch.zeros(()), persistent=False)
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64), persistent=False)
 
-    @property
-    def limits(self) -> tuple[int, int]:
-        """The smallest and the largest integer."""
-        return (-127, 127) if self.kind == "symmetric" else (-128, 127)
-
     @torch.no_grad()
     def observe(self, tensor: Tensor) -> None:
         """Take the range of a batch into account, without waiting for the device."""
@@ -169,7 +166,7 @@ class ActivationQuantizer(Quantizer):
 
     def scale_and_zero_point(self) -> tuple[Tensor, Tensor]:
         """Scale and zero point (int32), both of shape ``()``."""
-        smallest, largest = self.limits
+        smallest, largest = INT8
         if self.kind == "symmetric":
             scale = (torch.maximum(-self.minimum, self.maximum) / largest).clamp_min(_SMALLEST_SCALE)
             zero_point = torch.zeros_like(scale)
@@ -193,7 +190,7 @@ class ActivationQuantizer(Quantizer):
             return self._passed(tensor)
         wide = _widened(tensor)
         scale, zero_point = self.scale_and_zero_point()
-        smallest, largest = self.limits
+        smallest, largest = INT8
         if self.log_ratio is None:
             rounded = torch.fake_quantize_per_tensor_affine(wide, scale, zero_point, smallest, largest)
         else:

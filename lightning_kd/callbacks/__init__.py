@@ -5,6 +5,7 @@ from lightning_kd.callbacks.distillation import KnowledgeDistillation
 from lightning_kd.callbacks.export import ExportStudent
 from lightning_kd.callbacks.latency import LatencyMonitor
 from lightning_kd.callbacks.low_bit import LowBitTraining
+from lightning_kd.callbacks.quantization import QuantizationAwareTraining
 from lightning_kd.callbacks.sparsity import TwoFourSparsity
 from lightning_kd.callbacks.teacher_intervention import TeacherIntervention
 
@@ -14,6 +15,7 @@ __all__ = [
     "KnowledgeDistillation",
     "LatencyMonitor",
     "LowBitTraining",
+    "QuantizationAwareTraining",
     "TeacherIntervention",
     "TwoFourSparsity",
 ]

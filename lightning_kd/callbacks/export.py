@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_info
@@ -14,9 +14,11 @@ import exporters
 from exporters.artifact import sha256_of
 from exporters.network import ExampleInputs
 from exporters.parity import Precision
+from exporters.quantization.fake import quantization_of
 from exporters.runtimes import EXPORTERS, import_runtime
 from lightning_kd._checks import check_choice
 from lightning_kd.callbacks._student import find_student, student_example
+from lightning_kd.callbacks.quantization import load_ranges
 from lightning_kd.checkpoints import load_weights
 from lightning_kd.errors import SetupError
 
@@ -33,7 +35,7 @@ class ExportStudent(pl.Callback):
         student: Path of the student inside the LightningModule; ``""`` is the module itself, through its ``forward``.
         weights: ``"best"`` exports the checkpoint that the Trainer's checkpoint callback calls best, ``"last"`` the
             weights at the end of training.
-        precision: ``"fp32"`` or ``"fp16"``.
+        precision: As for `exporters.export`; ``"int8"`` is for a student that `QuantizationAwareTraining` trains.
         dynamic_batch: Batch sizes to accept, both ends included; ``True`` is ``(1, 32)``, ``False`` only 1.
         example_inputs: Input of the student; ``None`` takes real ones from the training data.
 
@@ -60,7 +62,7 @@ class ExportStudent(pl.Callback):
         for target in self.to:
             check_choice("to", target, tuple(EXPORTERS))
         check_choice("weights", weights, ("best", "last"))
-        check_choice("precision", precision, ("fp32", "fp16"))
+        check_choice("precision", precision, get_args(Precision))
         self.folder = folder
         self.student = student
         self.weights = weights
@@ -129,6 +131,8 @@ class ExportStudent(pl.Callback):
                 "train until it saves one, or pass weights='last'."
             )
         load_weights(student, path, prefix=f"{self.student}." if self.student else "")
+        if quantization_of(student) is not None:
+            load_ranges(student, path)
         return {"checkpoint": Path(path).name, "checkpoint_sha256": sha256_of(Path(path))}
 
 

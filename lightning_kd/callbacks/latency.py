@@ -11,7 +11,9 @@ from torch import nn
 from typing_extensions import override
 
 import exporters
+from exporters.parity import Precision
 from exporters.profiling import Profile, ProfileOptions, profile
+from exporters.quantization.fake import quantization_of
 from exporters.runtimes import EXPORTERS, import_runtime
 from exporters.session import Session
 from lightning_kd._checks import check_choice, check_positive
@@ -26,8 +28,8 @@ QUICK = ProfileOptions(
 class LatencyMonitor(pl.Callback):
     """Measures the student's latency on a runtime of this machine's CPU after validation epochs.
 
-    For every runtime but PyTorch the student is exported to a temporary folder, checked and measured there. Under DDP
-    the first process measures while the others wait.
+    For every runtime but PyTorch the student is exported to a temporary folder, in int8 if it is trained to round,
+    checked and measured there. Under DDP the first process measures while the others wait.
 
     Logged: ``latency/<runtime>_p50_ms`` and ``latency/<runtime>_p90_ms``, milliseconds for one batch. A p90 needs 36
     runs; without enough of them it is left out.
@@ -98,7 +100,8 @@ class LatencyMonitor(pl.Callback):
             return self._profile(exporters.pytorch_session(student, self._example, threads=self.threads))
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"student{import_runtime(EXPORTERS, self.runtime)().suffix}"
-            artifact = exporters.export(student, self._example, to=self.runtime, path=path)
+            precision: Precision = "fp32" if quantization_of(student) is None else "int8"
+            artifact = exporters.export(student, self._example, to=self.runtime, path=path, precision=precision)
             return self._profile(exporters.load(artifact, threads=self.threads))
 
     def _profile(self, session: Session) -> Profile:
