@@ -12,7 +12,7 @@ _STORED_AS: Mapping[Precision, tuple[str, ...]] = {
     "fp32": ("float32",),
     "fp16": ("float16",),
     "bf16": ("bfloat16", "float16"),
-    "int8": ("int8", "uint8", "int4", "uint4"),
+    "int8": ("int8", "uint8", "uint6", "int4", "uint4", "uint3", "uint2", "uint1"),
 }
 _COMPUTED_IN: Mapping[Precision, tuple[str, ...]] = {
     "fp32": ("float32",),

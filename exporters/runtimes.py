@@ -17,7 +17,7 @@ EXPORTERS: Mapping[str, tuple[str, str]] = {
 
 SESSIONS: Mapping[str, tuple[str, str]] = {
     "coreai": ("exporters.sessions.coreai", "CoreAISession"),
-    "coreml": ("exporters.sessions.coreml", "refuse_session"),
+    "coreml": ("exporters.sessions.coreml", "open_session"),
     "executorch": ("exporters.sessions.executorch", "ExecuTorchSession"),
     "onnx": ("exporters.sessions.onnxruntime", "OnnxRuntimeSession"),
     "openvino": ("exporters.sessions.openvino", "OpenVINOSession"),

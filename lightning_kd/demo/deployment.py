@@ -126,12 +126,14 @@ def _deploy(
 ) -> Deployment:
     path = folder / f"{target.network}-{target.precision}{import_runtime(EXPORTERS, target.to)().suffix}"
     artifact = exporters.export(network, test.tensors[0][:1], to=target.to, path=path, precision=target.precision)
-    runs_here = artifact.parity is not None
+    session = exporters.load(artifact, threads=THREADS)
+    # The evaluator of Core ML's programs has their accuracy, and says nothing about their latency.
+    in_its_runtime = session.properties["runtime"] != "coreml-evaluator"
     return Deployment(
         network=target.network,
         runtime=RUNTIMES[target.to],
         precision=target.precision,
         artifact=artifact,
-        accuracy=session_accuracy(exporters.load(artifact, threads=THREADS), test) if runs_here else None,
-        profile=profile(artifact, threads=THREADS, options=options) if runs_here else None,
+        accuracy=session_accuracy(session, test),
+        profile=profile(artifact, threads=THREADS, options=options) if in_its_runtime else None,
     )

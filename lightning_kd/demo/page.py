@@ -181,8 +181,8 @@ def _parity(result: DemoResult) -> Section:
         heading="Parity with PyTorch",
         text=(
             "Each file was run on inputs other than the example and compared with PyTorch before it was written; "
-            "bounds are in brackets. Core ML runs on Apple's systems only: elsewhere its file is read back and its "
-            "structure and weights are checked, and neither its accuracy nor its latency is known."
+            "bounds are in brackets. Core ML runs on Apple's systems only: elsewhere the saved program is evaluated "
+            "op by op in PyTorch, which gives its accuracy and not its latency."
         ),
         parts=[
             Table(
