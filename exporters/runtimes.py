@@ -12,6 +12,7 @@ EXPORTERS: Mapping[str, tuple[str, str]] = {
     "executorch": ("exporters.executorch", "ExecuTorchExporter"),
     "onnx": ("exporters.onnx", "OnnxExporter"),
     "openvino": ("exporters.openvino", "OpenVINOExporter"),
+    "tensorrt": ("exporters.tensorrt.exporter", "TensorRTExporter"),
 }
 """Module and class of the exporter of every format."""
 
@@ -21,6 +22,7 @@ SESSIONS: Mapping[str, tuple[str, str]] = {
     "executorch": ("exporters.sessions.executorch", "ExecuTorchSession"),
     "onnx": ("exporters.sessions.onnxruntime", "OnnxRuntimeSession"),
     "openvino": ("exporters.sessions.openvino", "OpenVINOSession"),
+    "tensorrt": ("exporters.sessions.tensorrt", "TensorRTSession"),
 }
 """Module and name of what opens a session, by format."""
 

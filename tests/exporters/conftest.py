@@ -51,9 +51,14 @@ def randomise_batch_norm() -> Callable[[nn.Module], nn.Module]:
     return _randomise_batch_norm
 
 
+@pytest.fixture(scope="session")
+def make_small_net() -> Callable[[], nn.Module]:
+    return lambda: _randomise_batch_norm(SmallNet())
+
+
 @pytest.fixture
-def small_net() -> nn.Module:
-    return _randomise_batch_norm(SmallNet())
+def small_net(make_small_net) -> nn.Module:
+    return make_small_net()
 
 
 @pytest.fixture
