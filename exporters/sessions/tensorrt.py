@@ -2,17 +2,19 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tensorrt as trt
 
 from exporters.artifact import Artifact, sha256_of
-from exporters.errors import ArtifactError, ExportError
+from exporters.errors import ArtifactError, ExportError, MissingRuntimeError
 from exporters.session import InferencePrecision
-from exporters.tensorrt.engine import load_engine
+from exporters.tensorrt.engine import load_engine, load_tensorrt
 from exporters.tensorrt.memory import DeviceMemory
-from exporters.tensorrt.options import ENGINE, GRAPH, RECORD, BuildError, BuildOptions
+from exporters.tensorrt.options import ENGINE, GRAPH, RECORD, BuildError, BuildOptions, UnavailableError
+
+if TYPE_CHECKING:
+    import tensorrt as trt
 
 
 class TensorRTSession:
@@ -25,24 +27,26 @@ class TensorRTSession:
 
     Raises:
         ArtifactError: If there is no engine, or it was built from another graph, or cannot be loaded here.
+        MissingRuntimeError: If TensorRT or NVIDIA's CUDA bindings are not installed.
         PlatformError: If there is no usable GPU.
     """
 
     def __init__(self, artifact: Artifact, *, threads: int, precision: InferencePrecision) -> None:  # noqa: ARG002
         record = _record(artifact)
+        tensorrt = _tensorrt()
         self._memory = DeviceMemory()
-        self._engine = _engine(artifact, BuildOptions(**record["options"]))
+        self._engine: trt.ICudaEngine = _engine(tensorrt, artifact, BuildOptions(**record["options"]))
         self._context: trt.IExecutionContext = self._engine.create_execution_context()
         self._signature = artifact.signature
         self.inputs = artifact.inputs
         self.outputs = artifact.outputs
         for spec in (*self.inputs, *self.outputs):
-            dtype = np.dtype(trt.nptype(self._engine.get_tensor_dtype(spec.name)))
+            dtype = np.dtype(tensorrt.nptype(self._engine.get_tensor_dtype(spec.name)))
             if dtype != spec.dtype:
                 raise ArtifactError(f"`{spec.name}` of the engine must be {spec.dtype}, got {dtype}; build it again.")
         self.properties: Mapping[str, str | int | float] = {
             "runtime": "tensorrt",
-            "runtime_version": trt.__version__,
+            "runtime_version": tensorrt.__version__,
             "device": record["device"]["name"],
             "threads": 1,
             "active_precision": record["precision"],
@@ -91,10 +95,17 @@ def _record(artifact: Artifact) -> dict[str, Any]:
     return record
 
 
-def _engine(artifact: Artifact, options: BuildOptions) -> "trt.ICudaEngine":
-    plan = (artifact.path / ENGINE).read_bytes()
-    logger: trt.Logger = trt.Logger(trt.Logger.WARNING)
+def _tensorrt() -> Any:
     try:
-        return load_engine(trt, logger, plan, graph=artifact.path / GRAPH, options=options)
+        return load_tensorrt()
+    except UnavailableError as error:
+        raise MissingRuntimeError(str(error)) from error
+
+
+def _engine(tensorrt: Any, artifact: Artifact, options: BuildOptions) -> "trt.ICudaEngine":
+    plan = (artifact.path / ENGINE).read_bytes()
+    logger: trt.Logger = tensorrt.Logger(tensorrt.Logger.WARNING)
+    try:
+        return load_engine(tensorrt, logger, plan, graph=artifact.path / GRAPH, options=options)
     except BuildError as error:
         raise ArtifactError(f"`path` must hold an engine that TensorRT loads, got {artifact.path}: {error}") from error

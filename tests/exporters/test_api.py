@@ -29,7 +29,7 @@ def test_every_exporter_keeps_the_protocol_and_has_tests(name):
     assert exporter.suffix.startswith(".")
     assert "torch" in exporter.versions
     assert name in SESSIONS
-    assert (Path(__file__).parent / f"test_{name}.py").is_file()
+    assert any((Path(__file__).parent / path).is_file() for path in (f"test_{name}.py", f"{name}/test_exporter.py"))
     assert type(exporter).__dataclass_params__.frozen
     assert not hasattr(exporter, "__dict__")
 
