@@ -87,6 +87,7 @@ class LowBitTraining(pl.Callback):
         self.level_group = level_group
         self._substitution: WeightSubstitution | None = None
         self._full_precision: dict[str, Tensor] = {}
+        self._ended_with: dict[str, Tensor] = {}
         self._last: weakref.ref[nn.Module] | None = None
         self._undo: list[Callable[[], None]] = []
 
@@ -105,7 +106,8 @@ class LowBitTraining(pl.Callback):
         weights = layer_weights(student, skip=self.skip)
         before, self._full_precision = self._full_precision, {}
         parameters = {name: weight.parameter.detach() for name, weight in weights.items()}
-        goes_on = self._last is not None and self._last() is student and self._left(parameters, before)
+        goes_on = self._last is not None and self._last() is student and self._left(parameters)
+        self._ended_with = {}
         if not goes_on:
             self.quantizer.build(parameters)
         self._last = weakref.ref(student)
@@ -123,13 +125,9 @@ class LowBitTraining(pl.Callback):
             self._freeze(student)
         self._undo.append(add_hidden_child(pl_module, f"_{self.name}_quantizer", self.quantizer))
 
-    def _left(self, parameters: Mapping[str, Tensor], full_precision: Mapping[str, Tensor]) -> bool:
+    def _left(self, parameters: Mapping[str, Tensor]) -> bool:
         """Whether the student's weights are those that an earlier ``fit`` ended with."""
-        with torch.no_grad():
-            return all(
-                name in parameters and torch.equal(self.quantizer(name, weight), parameters[name])
-                for name, weight in full_precision.items()
-            )
+        return all(name in parameters and torch.equal(w, parameters[name].cpu()) for name, w in self._ended_with.items())
 
     def _freeze(self, student: nn.Module) -> None:
         for parameter in student.parameters():
@@ -172,8 +170,9 @@ class LowBitTraining(pl.Callback):
     def _finish(self) -> None:
         substitution = self._substitution
         if substitution is not None and not self._full_precision:
-            self._full_precision = {name: weight.clone() for name, weight in substitution.stored().items()}
+            self._full_precision = _copies(substitution.stored())
             substitution.store(substitution.quantized())
+            self._ended_with = _copies(substitution.stored())
             substitution.detach()
 
     @override
@@ -207,6 +206,11 @@ class LowBitTraining(pl.Callback):
             )
         self._substitution.store(state_dict["weights"])
         self.quantizer.load_state_dict(state_dict["quantizer"])
+
+
+def _copies(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies in main memory, which outlive a fit on another device."""
+    return {name: weight.detach().cpu().clone() for name, weight in weights.items()}
 
 
 def _thaw(parameter: nn.Parameter) -> None:

@@ -1,7 +1,7 @@
 """Published systems as one function each: ready callbacks with the published defaults."""
 
 from lightning_kd.recipes.architectures import ofa_kd, scalekd
-from lightning_kd.recipes.compression import quantized_distillation, teacher_intervention
+from lightning_kd.recipes.compression import quantized_distillation, sparse_distillation, teacher_intervention
 from lightning_kd.recipes.dense import collaborative, selective, transkd
 from lightning_kd.recipes.features import (
     attention_transfer,
@@ -67,6 +67,7 @@ __all__ = [
     "simkd",
     "skew_kl",
     "sp",
+    "sparse_distillation",
     "ssld",
     "taid",
     "teacher_intervention",

@@ -7,9 +7,16 @@ import lightning.pytorch as pl
 from torch import nn
 
 from lightning_kd._checks import check_choice
-from lightning_kd.callbacks import KnowledgeDistillation, LowBitTraining, TeacherIntervention
+from lightning_kd.callbacks import KnowledgeDistillation, LowBitTraining, TeacherIntervention, TwoFourSparsity
+from lightning_kd.compression.masks import layer_importance
 from lightning_kd.compression.weight_quantizers import TernaryWeights, WeightQuantizer
-from lightning_kd.objectives import LogitKD, TinyBERTKD
+from lightning_kd.errors import SetupError
+from lightning_kd.families import family_of, stage_taps
+from lightning_kd.losses.feature import Normalization
+from lightning_kd.objectives import FeatureKD, LogitKD, Objective, TinyBERTKD
+from lightning_kd.recipes._places import EVERY_STAGE, at_stages, place
+from lightning_kd.schedules import Weight
+from lightning_kd.teachers.frozen import unwrapped
 
 
 def quantized_distillation(
@@ -91,3 +98,60 @@ def teacher_intervention(
         activation_clip=None if activation_bits is None else 2.5,
     )
     return [kd, low_bit] if step == 2 else [kd, low_bit, TeacherIntervention(teacher, student=path)]
+
+
+def sparse_distillation(
+    teacher: nn.Module,
+    student: nn.Module,
+    *,
+    path: str = "",
+    weights: tuple[Weight, Weight, float] = (1.0, 1.0, 1.0),
+    temperature: float = 4.0,
+    normalization: Normalization = "none",
+    skip: Sequence[str] = (),
+    quantization: pl.Callback | None = None,
+) -> list[pl.Callback]:
+    r"""Sparse distillation: a student is pruned to 2:4 and learns from a dense teacher; then it is quantised likewise.
+
+    .. math::
+        L = a \, \mathrm{CE} + b \, T^2 \, \mathrm{KL} + g \sum_l w_l \, \mathrm{MSE}_l, \qquad \sum_l w_l = 1
+
+    with the four stages :math:`l` of both networks, and :math:`w_l` by `layer_importance`: stages that pruning takes
+    most from weigh most. The second phase is another ``fit`` of the same module with ``quantization``; the zeros stay.
+
+    Args:
+        teacher: A trained network: the dense student itself, copied, or a larger one.
+        student: The trained network that the LightningModule trains, before it is pruned.
+        path: Where it is in the LightningModule; ``""`` is the module itself.
+        weights: :math:`a`, :math:`b` and :math:`g`.
+        temperature: :math:`T`.
+        normalization: Of the features, see `FeatureKD`; ``"layer"`` for a teacher of another architecture.
+        skip: Paths of modules in the student to leave dense.
+        quantization: For the second phase: a callback that trains with quantised weights and activations.
+
+    Returns:
+        The distillation, `TwoFourSparsity`, and ``quantization`` if it is given.
+
+    Raises:
+        SetupError: If ``weights`` are not three.
+
+    Source:
+        Ours, after Yu et al., "Boost Vision Transformer with GPU-Friendly Sparsity and Quantization", arXiv:2305.10727,
+        whose weights and layer importances are not public.
+    """
+    if len(weights) != 3:
+        raise SetupError(f"`weights` must be those of task, class scores and features, got {len(weights)} of them.")
+    task_weight, logit_weight, feature_weight = weights
+    objectives: list[Objective] = [LogitKD(temperature=temperature, weight=logit_weight)]
+    if family_of(student) is None or family_of(unwrapped(teacher)) is None:
+        matched = FeatureKD((), (), normalization=normalization, weight=feature_weight)
+        objectives.append(place(matched, teacher, student, at_stages(EVERY_STAGE)))
+    else:
+        taps = stage_taps(student, "student"), stage_taps(unwrapped(teacher), "teacher")
+        importances = layer_importance(student, [tap.path for tap in taps[0]])
+        for index, (s, t, importance) in enumerate(zip(*taps, importances, strict=True)):
+            weight = feature_weight * importance
+            objectives.append(FeatureKD(s, t, normalization=normalization, weight=weight, name=f"stage{index}"))
+    kd = KnowledgeDistillation(teacher, student=path, objectives=objectives, task_weight=task_weight)
+    callbacks: list[pl.Callback] = [kd, TwoFourSparsity(student=path, skip=skip)]
+    return callbacks if quantization is None else [*callbacks, quantization]

@@ -8,7 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from exporters.quantization.sparsity import is_two_four
-from lightning_kd.compression import WeightMasks, pruned_share, two_four_layers, two_four_mask
+from lightning_kd.compression import WeightMasks, layer_importance, pruned_share, two_four_layers, two_four_mask
 from lightning_kd.errors import SetupError, ShapeError
 
 ROW = [0.1, -0.9, 0.4, 0.3, -0.2, 0.25, 0.05, -0.6]
@@ -45,6 +45,17 @@ def test_the_pruned_share_is_that_of_the_norm():
     # Taken away are 0.1 + 0.3 and 0.2 + 0.05 of 1.7 and 1.1.
     assert pruned_share(torch.tensor([ROW], dtype=torch.float64)) == pytest.approx(0.65 / 2.8, rel=1e-12)
     assert pruned_share(torch.zeros(1, 4)) == 0
+
+
+def test_importance_is_the_share_of_what_is_lost():
+    network = nn.ModuleDict({"a": nn.Sequential(nn.Linear(4, 1), nn.Linear(4, 1)), "b": nn.Linear(4, 1)})
+    network["a"][0].weight.data = torch.tensor([[1.0, 2.0, 3.0, 4.0]])  # loses 3 of 10
+    network["a"][1].weight.data = torch.tensor([[0.0, 0.0, 5.0, 5.0]])  # loses nothing of 10
+    network["b"].weight.data = torch.tensor([[1.0, 1.0, 4.0, 4.0]])  # loses 2 of 10
+    assert layer_importance(network, ["a", "b"]) == pytest.approx([3 / 7, 4 / 7])
+    for layer in (network["a"][0], network["b"]):
+        layer.weight.data *= two_four_mask(layer.weight)
+    assert layer_importance(network, ["a", "b"]) == [0.5, 0.5]
 
 
 def test_inputs_that_four_does_not_divide_are_refused():

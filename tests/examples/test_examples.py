@@ -18,6 +18,7 @@ RUNS = [
     ("distil_classifier.py", (), "student distilled:"),
     ("export_and_profile.py", (), "noise"),
     ("manual_optimization.py", (), "kd/total"),
+    ("sparse_distillation.py", (), "multiply-accumulates:"),
     ("published_methods.py", ("dkd", "review_kd"), "student by review_kd:"),
 ]
 

@@ -115,6 +115,10 @@ def test_a_second_fit_goes_on_from_full_precision(classifier, teacher, loader, t
     between = callbacks[1].state_dict()["weights"]["head.weight"].clone()
     trainer(max_epochs=0, callbacks=callbacks).fit(whole, loader())
     assert torch.equal(callbacks[1].state_dict()["weights"]["head.weight"], between)
+    with torch.no_grad():
+        whole.net.head.weight.fill_(0.5)
+    trainer(max_epochs=0, callbacks=callbacks).fit(whole, loader())
+    assert callbacks[1].state_dict()["weights"]["head.weight"].unique().tolist() == [0.5]
 
 
 def test_what_would_not_be_what_it_seems_is_refused(classifier, teacher, loader, trainer):

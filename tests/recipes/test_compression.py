@@ -3,13 +3,16 @@
 import copy
 from functools import partial
 
+import lightning as L
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from exporters.quantization.fake import prepare_qat
 from lightning_kd import Distiller, recipes
-from lightning_kd.compression import LearnedLevels, UniformWeights, layer_weights
+from lightning_kd.compression import LearnedLevels, UniformWeights, layer_importance, layer_weights, two_four_layers
+from lightning_kd.errors import SetupError
 
 ZS, ZT, Y = [[2.0, 0.5, -1.0], [0.0, 1.0, 0.3]], [[3.0, 0.0, -1.0], [0.5, 2.0, -0.5]], [0, 1]
 
@@ -81,3 +84,52 @@ def test_a_ternary_student_learns_with_its_teachers_attention_and_then_alone(net
 def test_step_must_be_one_of_two():
     with pytest.raises(ValueError, match=r"`step` must be one of 1, 2, got 3"):
         recipes.teacher_intervention(nn.Linear(2, 2), step=3)
+
+
+def test_sparse_distillation_weighs_stages_by_what_pruning_takes(net, fit_three_steps):
+    student, teacher = net("test_resnet"), net("test_resnet")
+    callbacks = recipes.sparse_distillation(teacher, student, path="net", weights=(0.5, 2.0, 3.0), skip=["fc"])
+    kd = callbacks[0]
+    assert kd.task_weight == 0.5
+    logit, *stages = kd.objectives
+    assert (logit.temperature, logit.weight) == (4.0, 2.0)
+    importances = layer_importance(student, [f"layer{index}" for index in (1, 2, 3, 4)])
+    assert [stage.weight for stage in stages] == pytest.approx([3.0 * importance for importance in importances])
+    _, metrics = fit_three_steps(student, callbacks)
+    terms = sum(stage.weight * metrics[f"kd/{stage.name}"] for stage in stages)
+    assert metrics["kd/total"] == pytest.approx(0.5 * metrics["kd/task"] + 2.0 * metrics["kd/logit"] + terms, rel=1e-5)
+    sparse = two_four_layers(student)
+    assert [name for name, is_sparse in sparse.items() if not is_sparse] == [*callbacks[1].dense, "fc.weight"]
+    assert list(student.state_dict()) == list(net("test_resnet").state_dict())
+
+
+def test_sparse_distillation_across_architectures_and_of_unknown_families(net, fit_three_steps):
+    student = net("test_vit")
+    callbacks = recipes.sparse_distillation(net("test_resnet"), student, path="net", normalization="layer")
+    fit_three_steps(student, callbacks)
+    assert callbacks[1].dense == ("patch_embed.proj.weight",)
+    assert sum(two_four_layers(student).values()) == len(two_four_layers(student)) - 1
+    with pytest.warns(UserWarning, match=r"the family of the student \(Sequential\) is not known"):
+        kd, _ = recipes.sparse_distillation(net("test_resnet"), nn.Sequential(nn.Linear(4, 4)))
+    assert kd.objectives[1].matching is not None
+
+
+def test_zeros_survive_training_with_rounded_weights(net, fit_three_steps):
+    teacher = net("test_resnet")
+    student = copy.deepcopy(teacher)
+    fit_three_steps(student, recipes.sparse_distillation(teacher, student, path="net"))
+    zeros = {name: weight.parameter.eq(0) for name, weight in layer_weights(student).items()}
+    prepare_qat(student, torch.randn(2, 3, 64, 64)).set_phase(rounding=True, observing="with_gradients")
+    rounded = L.Callback()
+    callbacks = recipes.sparse_distillation(teacher, student, path="net", quantization=rounded)
+    assert callbacks[2] is rounded
+    assert len({stage.weight for stage in callbacks[0].objectives[1:]}) == 1
+    fit_three_steps(student, callbacks)
+    for name, weight in layer_weights(student).items():
+        if name not in callbacks[1].dense:
+            assert torch.equal(weight.parameter.eq(0), zeros[name]), name
+
+
+def test_three_weights_are_asked_for(net):
+    with pytest.raises(SetupError, match="`weights` must be those of task, class scores and features, got 2"):
+        recipes.sparse_distillation(net("test_vit"), net("test_vit"), weights=(1.0, 1.0))

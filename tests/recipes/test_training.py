@@ -45,7 +45,7 @@ OF_BOTH = {
 ELSEWHERE = {
     *("born_again", "LogitEnsemble"),  # test_generations.py
     *("Stage", "in_stages"),  # test_stages.py
-    *("quantized_distillation", "teacher_intervention"),  # test_compression.py
+    *("quantized_distillation", "sparse_distillation", "teacher_intervention"),  # test_compression.py
 }
 
 
