@@ -127,7 +127,8 @@ class LowBitTraining(pl.Callback):
 
     def _left(self, parameters: Mapping[str, Tensor]) -> bool:
         """Whether the student's weights are those that an earlier ``fit`` ended with."""
-        return all(name in parameters and torch.equal(w, parameters[name].cpu()) for name, w in self._ended_with.items())
+        ended_with = self._ended_with.items()
+        return all(name in parameters and torch.equal(weight, parameters[name].cpu()) for name, weight in ended_with)
 
     def _freeze(self, student: nn.Module) -> None:
         for parameter in student.parameters():
