@@ -15,6 +15,7 @@ from exporters.errors import (
     ParityError,
     PathError,
     PlatformError,
+    TaskError,
 )
 from exporters.parity import Tolerance
 from exporters.profiling import Comparison, Profile, ProfileOptions, compare, profile
@@ -22,6 +23,7 @@ from exporters.quantization import QuantizationOptions
 from exporters.session import Session
 from exporters.signature import DimensionRange, TensorSpec
 from exporters.spec import ExportSpec
+from exporters.task import TaskReport
 
 __all__ = [
     "Artifact",
@@ -41,6 +43,8 @@ __all__ = [
     "ProfileOptions",
     "QuantizationOptions",
     "Session",
+    "TaskError",
+    "TaskReport",
     "TensorSpec",
     "Tolerance",
     "compare",

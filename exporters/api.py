@@ -1,6 +1,7 @@
 """The calls that users write: `export`, `load` and `pytorch_session`."""
 
 import importlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
@@ -12,6 +13,7 @@ from exporters.runtimes import EXPORTERS, SESSIONS, import_runtime
 from exporters.session import InferencePrecision, Session
 from exporters.signature import DimensionRange
 from exporters.spec import ExportSpec
+from exporters.task import Metric
 from exporters.threads import check_threads
 
 if TYPE_CHECKING:
@@ -35,6 +37,9 @@ def export(
     calibration: Any = None,
     quantization: QuantizationOptions | None = None,
     tolerance: Tolerance | None = None,
+    evaluation: Any = None,
+    metric: Metric = "top1",
+    max_drop: float | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> Artifact:
     """Export a network, check it against PyTorch and describe it in a manifest.
@@ -59,6 +64,11 @@ def export(
             compared: a loader, data set, LightningDataModule (its training data), tensors or arrays.
         quantization: How to quantise; ``None`` tries the recipes that suit the network and takes the best.
         tolerance: Largest errors against PyTorch; ``None`` takes those of the precision.
+        evaluation: Samples with targets, on which the task's metric is computed in PyTorch and with the file: a loader,
+            data set or LightningDataModule (its validation data). int8 recipes are chosen by it.
+        metric: ``"top1"``, or a function of all outputs (an array, or arrays by name) and all targets, of which higher
+            is better.
+        max_drop: Largest drop of the metric, in its unit, that is accepted; ``None`` for any.
         metadata: Text to embed in the file and the manifest, such as preprocessing or labels.
 
     Returns:
@@ -72,6 +82,7 @@ def export(
         MissingRuntimeError: If the format's packages are not installed.
         ParityError: If the file does not compute what PyTorch computes.
         PathError: If ``path`` cannot be written or has another format's suffix.
+        TaskError: If the metric drops by more than ``max_drop``.
         ValueError: If ``to``, ``precision``, ``dynamic_batch`` or ``metadata`` is not one of the above.
 
     Example:
@@ -87,6 +98,10 @@ def export(
     """
     if precision not in TOLERANCES:
         raise ValueError(f"`precision` must be one of {', '.join(map(repr, TOLERANCES))}, got {precision!r}.")
+    if metric != "top1" and not callable(metric):
+        raise ValueError(f"`metric` must be 'top1' or a function, got {metric!r}.")
+    if max_drop is not None and not 0 <= max_drop < math.inf:
+        raise ValueError(f"`max_drop` must be None or a finite number of at least 0, got {max_drop!r}.")
     metadata = dict(metadata or {})
     if not all(isinstance(text, str) for entry in metadata.items() for text in entry):
         raise ValueError(f"`metadata` must map text to text, got {metadata!r}; turn values into text with json.dumps.")
@@ -105,6 +120,9 @@ def export(
                 tolerance=tolerance,
                 calibration=calibration,
                 quantization=quantization or QuantizationOptions(),
+                evaluation=evaluation,
+                metric=metric,
+                max_drop=max_drop,
                 metadata=metadata,
             ),
             batch=batch,

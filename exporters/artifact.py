@@ -12,6 +12,7 @@ from exporters.errors import ArtifactError
 from exporters.parity import OutputParity, ParityReport, Precision, Tolerance
 from exporters.quantization.report import QuantizationReport
 from exporters.signature import DimensionRange, Signature, TensorSpec
+from exporters.task import TaskReport
 
 SCHEMA_VERSION = 2
 MANIFEST_SUFFIX = ".manifest.json"
@@ -48,6 +49,7 @@ class Artifact:
         parity: Figures against PyTorch; ``None`` where the file could not be run.
         audit: Types in which the file stores and computes, read back from it.
         quantization: How it was quantised; ``None`` if it was not.
+        task: The task's metric before and after; ``None`` without an evaluation.
         details: Facts of the format, as JSON has them.
         notes: What a user of the file has to know.
         metadata: Text given by the user (preprocessing, labels, hash of the checkpoint), also embedded in the file.
@@ -64,6 +66,7 @@ class Artifact:
     parity: ParityReport | None
     audit: PrecisionAudit | None = None
     quantization: QuantizationReport | None = None
+    task: TaskReport | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -183,6 +186,7 @@ def _parse(content: dict[str, Any], folder: Path) -> dict[str, Any]:
         ),
         "audit": audit and PrecisionAudit.from_content(audit),
         "quantization": quantization and QuantizationReport.from_content(quantization),
+        "task": content["task"] and TaskReport(**content["task"]),
         "notes": tuple(content["notes"]),
         "parity": parity
         and ParityReport(

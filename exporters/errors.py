@@ -5,12 +5,18 @@ ExportError
 ├── ConversionError      a graph that a runtime's converter refuses (also a RuntimeError)
 ├── QuantizationError    a network whose quantisers are missing, unmeasured or in the way (also a ValueError)
 ├── ParityError          an exported network that does not compute what PyTorch computes (also a ValueError)
+├── TaskError            an exported network that is too bad at its task (also a ValueError)
 ├── ArtifactError        an exported file or manifest that is missing, damaged or of another schema (also a ValueError)
 ├── PathError            a target that cannot be written (also an OSError)
 ├── InputError           arrays that do not fit the inputs of a session (also a ValueError)
 ├── PlatformError        a runtime that does not run on this operating system (also a RuntimeError)
 └── MissingRuntimeError  a runtime that is not installed (also an ImportError)
 """
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from exporters.parity import ParityReport
 
 
 class ExportError(Exception):
@@ -30,7 +36,20 @@ class QuantizationError(ExportError, ValueError):
 
 
 class ParityError(ExportError, ValueError):
-    """An exported network that does not compute what PyTorch computes."""
+    """An exported network that does not compute what PyTorch computes.
+
+    Args:
+        message: What differs, by how much.
+        report: The figures; ``None`` where names or shapes differ already.
+    """
+
+    def __init__(self, message: str = "", report: "ParityReport | None" = None) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+class TaskError(ExportError, ValueError):
+    """An exported network that is too bad at its task."""
 
 
 class ArtifactError(ExportError, ValueError):

@@ -4,6 +4,7 @@ import copy
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -33,20 +34,50 @@ class PositionalNetwork(nn.Module):
         module: The network.
         keywords: Names of the trailing inputs that ``module`` takes by keyword.
         dtype: Type in which ``module`` computes; floating-point inputs are cast to it and outputs back to float32.
+        taps: Paths of submodules whose floating-point tensors are returned as well, in the order of their calls.
     """
 
-    def __init__(self, module: nn.Module, keywords: Sequence[str] = (), *, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        keywords: Sequence[str] = (),
+        *,
+        dtype: torch.dtype = torch.float32,
+        taps: Sequence[str] = (),
+    ) -> None:
         super().__init__()
         self.module = module
         self.keywords = tuple(keywords)
         self.dtype = dtype
+        self.taps = tuple(taps)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """The module's tensors, in the order of their names."""
+        return tuple(tensor for _, tensor in self.named(*inputs))
+
+    def named(self, *inputs: Tensor) -> list[tuple[str, Tensor]]:
+        """The module's tensors with their names."""
         cast = [_cast(tensor, self.dtype) for tensor in inputs]
         positional = len(cast) - len(self.keywords)
-        output = self.module(*cast[:positional], **dict(zip(self.keywords, cast[positional:], strict=True)))
-        return tuple(_cast(tensor, torch.float32) for _, tensor in named_tensors(output))
+        with self._tapped() as seen:
+            output = self.module(*cast[:positional], **dict(zip(self.keywords, cast[positional:], strict=True)))
+        return [(name, _cast(tensor, torch.float32)) for name, tensor in (*named_tensors(output), *seen)]
+
+    @contextmanager
+    def _tapped(self) -> Iterator[list[tuple[str, Tensor]]]:
+        seen: list[tuple[str, Tensor]] = []
+
+        def keep(tap: int, output: Any) -> None:
+            if isinstance(output, Tensor) and output.is_floating_point():
+                # Computed anew: a later operation may work in place, and OpenVINO refuses one tensor as two outputs.
+                seen.append((f"tap_{len(seen)}_{tap}", output * 1.0))
+
+        with ExitStack() as hooks:
+            for tap, path in enumerate(self.taps):
+                module = self.module.get_submodule(path)
+                handle = module.register_forward_hook(lambda _, __, output, tap=tap: keep(tap, output))
+                hooks.callback(handle.remove)
+            yield seen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,8 +190,16 @@ def _with_outputs(
 def as_type(network: Network, dtype: torch.dtype) -> Network:
     """The same network computed in a narrower floating-point type between float32 inputs and outputs."""
     inner = network.module
-    module = PositionalNetwork(copy.deepcopy(inner.module).to(dtype), inner.keywords, dtype=dtype)
+    module = PositionalNetwork(copy.deepcopy(inner.module).to(dtype), inner.keywords, dtype=dtype, taps=inner.taps)
     return replace(network, module=module.eval())
+
+
+def with_taps(network: Network, paths: Sequence[str]) -> Network:
+    """The same network with what some of its submodules return as further outputs, named ``tap_<call>_<index>``."""
+    inner = network.module
+    module = PositionalNetwork(inner.module, inner.keywords, dtype=inner.dtype, taps=paths).eval()
+    tapped = _with_outputs(module, network.signature.inputs, network.signature.dimensions, network.example)
+    return replace(tapped, samples=network.samples)
 
 
 def named_tensors(output: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
@@ -321,11 +360,9 @@ def _of_shape(tensor: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def _run(network: PositionalNetwork, inputs: tuple[Tensor, ...]) -> list[tuple[str, Tensor]]:
-    positional = len(inputs) - len(network.keywords)
-    keywords = dict(zip(network.keywords, inputs[positional:], strict=True))
     try:
         with torch.no_grad():
-            return list(named_tensors(network.module(*inputs[:positional], **keywords)))
+            return network.named(*inputs)
     except CaptureError:
         raise
     except TORCH_ERRORS as error:

@@ -204,7 +204,7 @@ def check_parity(
         batch_sizes=tuple(len(next(iter(batch.values()))) if first.ndim else 1 for batch in batches),
     )
     if report.failures:
-        raise ParityError(_failure_text(report))
+        raise ParityError(_failure_text(report), report)
     return report
 
 

@@ -9,16 +9,19 @@ from torch import nn
 
 from exporters.artifact import Artifact, manifest_path, record_files
 from exporters.audit import check_audit
+from exporters.bisection import explain, open_session
 from exporters.capture import is_quantized
-from exporters.errors import ConversionError, InputError, PathError, QuantizationError
+from exporters.errors import ConversionError, InputError, ParityError, PathError, QuantizationError
 from exporters.exporter import Exporter, Request
 from exporters.network import ExampleInputs, Network, prepare
 from exporters.parity import TOLERANCES, Precision, Tolerance
 from exporters.quantization.calibration import Calibration
 from exporters.quantization.options import QuantizationOptions
+from exporters.sessions.pytorch import PyTorchSession
 from exporters.signature import DimensionRange
 from exporters.spec import ExportSpec
 from exporters.staging import staged
+from exporters.task import Evaluation, Metric
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +32,9 @@ class Order:
     tolerance: Tolerance | None = None
     calibration: Any = None
     quantization: QuantizationOptions = field(default_factory=QuantizationOptions)
+    evaluation: Any = None
+    metric: Metric = "top1"
+    max_drop: float | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -76,6 +82,8 @@ def export_network(network: Network, exporter: Exporter, path: Path, order: Orde
     manifest = manifest_path(path)
     with staged(path.parent, last=manifest.name) as folder:
         request, network = build_request(order, network)
+        evaluation = read_evaluation(order, network)
+        request = _with_evaluation(request, evaluation)
         target = folder / path.name
         conversion = exporter.convert(network, target, request)
         names = tuple(sorted((file.name for file in folder.iterdir()), key=lambda name: (name != path.name, name)))
@@ -94,11 +102,48 @@ def export_network(network: Network, exporter: Exporter, path: Path, order: Orde
             notes=conversion.notes,
             metadata=order.metadata,
         )
-        artifact = exporter.verify(artifact, network, tolerance=order.tolerance or TOLERANCES[order.precision])
+        tolerance = order.tolerance or TOLERANCES[order.precision]
+        artifact = _verify(exporter, artifact, network, request, tolerance=tolerance, evaluation=evaluation)
         if artifact.audit is not None:
             check_audit(artifact.audit, order.precision, file=path.name)
         (folder / manifest.name).write_text(artifact.to_json(), encoding="utf-8")
     return replace(artifact, path=path)
+
+
+def _verify(
+    exporter: Exporter,
+    artifact: Artifact,
+    network: Network,
+    request: Request,
+    *,
+    tolerance: Tolerance,
+    evaluation: Evaluation | None,
+) -> Artifact:
+    try:
+        artifact = exporter.verify(artifact, network, tolerance=tolerance)
+    except ParityError as error:
+        raise explain(error, exporter, artifact, network, request, tolerance=tolerance) from error
+    if evaluation is None:
+        return artifact
+    return replace(artifact, task=evaluation.report(open_session(artifact), PyTorchSession(network)))
+
+
+def read_evaluation(order: Order, network: Network) -> Evaluation | None:
+    """The samples and the metric that an order names, if it does."""
+    if order.evaluation is None:
+        if order.max_drop is not None:
+            raise InputError(f"`evaluation` must be given beside `max_drop`, got None beside {order.max_drop:g}.")
+        return None
+    return Evaluation.from_data(order.evaluation, network.signature, metric=order.metric, max_drop=order.max_drop)
+
+
+def _with_evaluation(request: Request, evaluation: Evaluation | None) -> Request:
+    if evaluation is None:
+        return request
+    options = request.quantization
+    if options.max_drop is None:
+        options = replace(options, max_drop=evaluation.max_drop)
+    return replace(request, evaluate=evaluation.of, quantization=options)
 
 
 def build_request(order: Order, network: Network) -> tuple[Request, Network]:

@@ -1,16 +1,17 @@
-"""Real inputs, from wherever the user has them: a loader, a data set, a DataModule, tensors or arrays."""
+"""The real inputs that set the ranges of a quantised network."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Self
 
 import numpy as np
 
+from exporters.data import inputs_by_name, items_of, split_samples
 from exporters.errors import InputError
 from exporters.quantization.report import CalibrationRecord
-from exporters.signature import Signature, TensorSpec
+from exporters.signature import Signature
 
 Sample = Mapping[str, np.ndarray]
 
@@ -64,7 +65,7 @@ class Calibration:
 
         Example:
             >>> import numpy as np
-            >>> from exporters.signature import Signature, TensorSpec
+            >>> from exporters.signature import Signature
             >>> signature = Signature(inputs=(TensorSpec("x", (1, 3), "float32"),), outputs=())
             >>> images = np.zeros((10, 3), np.float32)
             >>> calibration = Calibration.from_data([(images, np.arange(10))], signature)
@@ -99,8 +100,9 @@ def real_batches(data: Any, signature: Signature) -> Iterator[Sample]:
     """
     size = _batch_size(signature)
     pending: list[dict[str, np.ndarray]] = []
-    for item in _items(data):
-        for sample in _split(_by_name(item, signature), signature):
+    for item in items_of(data, what="calibration", training=True):
+        inputs = inputs_by_name(item, signature, what="calibration")
+        for sample in split_samples(inputs, signature, what="calibration"):
             pending.append(sample)
             if len(pending) == size:
                 batch = {spec.name: np.stack([each[spec.name] for each in pending]) for spec in signature.inputs}
@@ -112,74 +114,3 @@ def real_batches(data: Any, signature: Signature) -> Iterator[Sample]:
 def _batch_size(signature: Signature) -> int:
     size = signature.inputs[0].shape[0] if signature.inputs[0].shape else 1
     return signature.dimensions[size].smallest if isinstance(size, str) else size
-
-
-def _items(data: Any) -> Iterable[Any]:
-    if hasattr(data, "train_dataloader") and hasattr(data, "setup"):
-        data.setup("fit")
-        data = data.train_dataloader()
-    if isinstance(data, Mapping) or _is_array(data):
-        return [data]
-    if isinstance(data, Iterable):
-        return data
-    if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
-        return (data[index] for index in range(len(data)))
-    raise InputError(
-        f"`calibration` must be a loader, a data set, a DataModule, an array or tensors, got {type(data).__name__}."
-    )
-
-
-def _is_array(value: Any) -> bool:
-    return isinstance(value, np.ndarray) or (hasattr(value, "detach") and hasattr(value, "numpy"))
-
-
-def _array(value: Any) -> np.ndarray:
-    return np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
-
-
-def _by_name(item: Any, signature: Signature) -> dict[str, np.ndarray]:
-    names = [spec.name for spec in signature.inputs]
-    if isinstance(item, Mapping):
-        missing = [name for name in names if name not in item]
-        if missing:
-            raise InputError(f"`calibration` must hold the inputs {names}, got {sorted(item)} without {missing}.")
-        found = [item[name] for name in names]
-    else:
-        found = [item] if _is_array(item) else list(item) if isinstance(item, Sequence) else []
-        if len(found) < len(names):
-            raise InputError(
-                f"`calibration` must hold arrays for the inputs {names}, got {type(item).__name__}"
-                f"{f' of {len(found)} entries' if found else ''}."
-            )
-    return {spec.name: _cast(_array(value), spec) for spec, value in zip(signature.inputs, found, strict=False)}
-
-
-def _cast(array: np.ndarray, spec: TensorSpec) -> np.ndarray:
-    """The array in the input's type: floating-point and integer types may differ in width, not in kind."""
-    kinds = {np.dtype(spec.dtype).kind, array.dtype.kind}
-    if len(kinds) > 1 and kinds != {"i", "u"}:
-        raise InputError(
-            f"`calibration` must hold {spec.dtype} for input `{spec.name}`, got {array.dtype}; "
-            f"preprocess it as in validation."
-        )
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise InputError(f"`calibration` must hold finite values for input `{spec.name}`, got NaN or infinity.")
-    return array.astype(spec.dtype, copy=False)
-
-
-def _split(arrays: Mapping[str, np.ndarray], signature: Signature) -> Iterator[dict[str, np.ndarray]]:
-    """Single samples without a batch dimension."""
-    batched = {len(spec.shape) == arrays[spec.name].ndim for spec in signature.inputs}
-    flat = {len(spec.shape) == arrays[spec.name].ndim + 1 for spec in signature.inputs}
-    if flat == {True}:
-        yield dict(arrays)
-    elif batched == {True}:
-        sizes = {name: len(array) for name, array in arrays.items()}
-        if len(set(sizes.values())) > 1:
-            raise InputError(f"`calibration` must hold inputs with as many samples each, got {sizes}.")
-        for index in range(min(sizes.values())):
-            yield {name: array[index] for name, array in arrays.items()}
-    else:
-        shapes = {name: array.shape for name, array in arrays.items()}
-        expected = {spec.name: spec.shape for spec in signature.inputs}
-        raise InputError(f"`calibration` must hold samples of shape {expected}, got {shapes}.")

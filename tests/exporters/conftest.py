@@ -101,15 +101,9 @@ def broken_exporter() -> type[BrokenExporter]:
     return BrokenExporter
 
 
-class SwapAxes(nn.Module):
-    """A module whose input has height and width swapped."""
-
-    def __init__(self, module):
-        super().__init__()
-        self.module = module
-
-    def forward(self, image):
-        return self.module(image.transpose(2, 3))
+def _with_swapped_axes(module):
+    module.convolution.register_forward_pre_hook(lambda _, inputs: (inputs[0].transpose(2, 3),))
+    return module
 
 
 def _without_statistics(module):
@@ -127,7 +121,34 @@ def _one_weight_changed(module):
     return module
 
 
-@pytest.fixture(params=[SwapAxes, _without_statistics, _without_activation, _one_weight_changed])
-def mistake(request) -> Callable[[nn.Module], nn.Module]:
-    """What a faulty conversion may do to a network without changing its names and shapes."""
+def _normalised_by_the_batch(norm, inputs, _):
+    (features,) = inputs
+    mean = features.mean((0, 2, 3), keepdim=True)
+    variance = ((features - mean) ** 2).mean((0, 2, 3), keepdim=True)
+    scaled = (features - mean) / (variance + norm.eps).sqrt()
+    return scaled * norm.weight[:, None, None] + norm.bias[:, None, None]
+
+
+def _in_training_mode(module):
+    module.norm.register_forward_hook(_normalised_by_the_batch)
+    return module
+
+
+MISTAKES = {
+    "swapped axes": (_with_swapped_axes, "convolution"),
+    "lost statistics": (_without_statistics, "norm"),
+    "norm in training mode": (_in_training_mode, "norm"),
+    "clipped activation": (_without_activation, "norm"),
+    "changed weight": (_one_weight_changed, "head"),
+}
+"""What a faulty conversion may do to a network without changing its names and shapes, and the layer to blame."""
+
+
+@pytest.fixture(params=MISTAKES.values(), ids=MISTAKES)
+def blamed_mistake(request) -> tuple[Callable[[nn.Module], nn.Module], str]:
     return request.param
+
+
+@pytest.fixture
+def mistake(blamed_mistake) -> Callable[[nn.Module], nn.Module]:
+    return blamed_mistake[0]
