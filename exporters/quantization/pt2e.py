@@ -1,7 +1,7 @@
 """int8 for ExecuTorch: recipes of PyTorch's own graph quantiser, tried and compared in PyTorch."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -20,15 +20,24 @@ from exporters.session import Session
 from exporters.sessions.pytorch import PyTorchSession
 
 with root_logger_kept(), errors_only("torch.utils._pytree"):
-    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
-        XNNPACKQuantizer,
-        get_symmetric_quantization_config,
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import get_symmetric_quantization_config
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer_utils import (
+        OP_TO_ANNOTATOR,
+        _convert_scalars_to_attrs,
+        propagate_annotation,
     )
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+    from torchao.quantization.pt2e.quantizer import Quantizer
 
 AS_TRAINED = "as trained"
 _CONVOLUTIONS = ("conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d")
 _PRODUCTS = ("scaled_dot_product_attention", "matmul", "bmm")
+
+# Patterns in the order in which they claim nodes: with their activation first. Those of batch norms are left out:
+# prepare_pt2e folds batch norms into convolutions, and looking for them costs seconds.
+_CONVOLUTION_PATTERNS = ("conv_relu", "conv_transpose_relu", "conv", "conv_transpose")
+_LINEAR_PATTERNS = ("linear_relu", "linear")
+_OTHER_PATTERNS = ("adaptive_avg_pool2d", "add_relu", "add", "mul_relu", "mul", "cat")
 
 
 def quantize(network: Network, request: Request) -> tuple[Network, QuantizationReport]:
@@ -77,9 +86,9 @@ def quantize(network: Network, request: Request) -> tuple[Network, QuantizationR
 
 def _recipes(graph: fx.Graph, wanted: str) -> list[str]:
     if wanted != "auto":
-        if wanted not in _QUANTIZERS:
+        if wanted not in _RECIPES:
             raise ConversionError(
-                f"`recipe` must be 'auto' or one of {', '.join(map(repr, _QUANTIZERS))} for ExecuTorch, got {wanted!r}."
+                f"`recipe` must be 'auto' or one of {', '.join(map(repr, _RECIPES))} for ExecuTorch, got {wanted!r}."
             )
         return [wanted]
     attention = any(_kind(node) in _PRODUCTS for node in graph.nodes)
@@ -90,9 +99,7 @@ def _open(network: Network, recipe: str, request: Request, made: dict[str, Netwo
     """The recipe's network as PyTorch computes it: XNNPACK computes the same from it."""
     if request.calibration is None:
         raise ConversionError("`calibration` must be given for precision='int8', got None.")
-    quantizer = _QUANTIZERS[recipe]()
-    keep_float = request.quantization.keep_float
-    quantizer.set_filter_function(lambda node: not _is_in(module_path(node), keep_float))
+    quantizer = _PatternQuantizer(_RECIPES[recipe], request.quantization.keep_float)
     try:
         with errors_only(), torch.no_grad():
             prepared = prepare_pt2e(capture(network).module(check_guards=False), quantizer)
@@ -105,33 +112,51 @@ def _open(network: Network, recipe: str, request: Request, made: dict[str, Netwo
     return PyTorchSession(made[recipe])
 
 
-def _static() -> XNNPACKQuantizer:
-    return XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Patterns:
+    """What a recipe quantises.
+
+    Args:
+        static: Patterns whose activations have ranges from calibration.
+        dynamic: Patterns whose inputs are measured at run time.
+    """
+
+    static: tuple[str, ...]
+    dynamic: tuple[str, ...] = ()
 
 
-def _static_layers() -> XNNPACKQuantizer:
-    return _by_operator(is_dynamic=False)
-
-
-def _dynamic_linear() -> XNNPACKQuantizer:
-    return _by_operator(is_dynamic=True)
-
-
-def _by_operator(*, is_dynamic: bool) -> XNNPACKQuantizer:
-    quantizer = XNNPACKQuantizer()
-    static = get_symmetric_quantization_config(is_per_channel=True)
-    for name in _CONVOLUTIONS:
-        packet = getattr(torch.ops.aten, name)
-        quantizer.set_operator_type(getattr(packet, packet.overloads()[0]), static)
-    linear = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=is_dynamic)
-    return quantizer.set_operator_type(torch.ops.aten.linear.default, linear)
-
-
-_QUANTIZERS: Mapping[str, Callable[[], XNNPACKQuantizer]] = {
-    "static": _static,
-    "static-layers": _static_layers,
-    "dynamic-linear": _dynamic_linear,
+_RECIPES: Mapping[str, _Patterns] = {
+    "static": _Patterns(static=_LINEAR_PATTERNS + _CONVOLUTION_PATTERNS + _OTHER_PATTERNS),
+    "static-layers": _Patterns(static=_LINEAR_PATTERNS + _CONVOLUTION_PATTERNS),
+    "dynamic-linear": _Patterns(static=_CONVOLUTION_PATTERNS, dynamic=("linear",)),
 }
+
+
+class _PatternQuantizer(Quantizer):  # type: ignore[misc]
+    """Marks the nodes of a recipe's patterns, except those in layers to keep."""
+
+    def __init__(self, patterns: _Patterns, keep_float: Sequence[str]) -> None:
+        self._patterns = patterns
+        self._keep_float = keep_float
+
+    def transform_for_annotation(self, model: fx.GraphModule) -> Any:
+        """Make scalar operands tensors, which have ranges."""
+        return _convert_scalars_to_attrs(model)
+
+    def annotate(self, model: fx.GraphModule) -> fx.GraphModule:
+        """Mark every node that is to be quantised."""
+        for names, is_dynamic in ((self._patterns.static, False), (self._patterns.dynamic, True)):
+            config = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=is_dynamic)
+            for name in names:
+                OP_TO_ANNOTATOR[name](model, config, self._wanted)
+        propagate_annotation(model)
+        return model
+
+    def validate(self, model: fx.GraphModule) -> None:
+        """Nothing to check."""
+
+    def _wanted(self, node: fx.Node) -> bool:
+        return not _is_in(module_path(node), self._keep_float)
 
 
 def _tensors(network: Network, batch: Mapping[str, np.ndarray]) -> Iterator[Tensor]:
