@@ -17,7 +17,9 @@ from exporters.errors import (
     PlatformError,
     TaskError,
 )
+from exporters.metadata import InputDescription, ModelMetadata, read_metadata
 from exporters.parity import Tolerance
+from exporters.preprocessing import ImagePreprocessing, LogMelPreprocessing
 from exporters.profiling import Comparison, Profile, ProfileOptions, compare, profile
 from exporters.quantization import QuantizationOptions
 from exporters.session import Session
@@ -34,8 +36,12 @@ __all__ = [
     "DimensionRange",
     "ExportError",
     "ExportSpec",
+    "ImagePreprocessing",
+    "InputDescription",
     "InputError",
+    "LogMelPreprocessing",
     "MissingRuntimeError",
+    "ModelMetadata",
     "ParityError",
     "PathError",
     "PlatformError",
@@ -52,4 +58,5 @@ __all__ = [
     "load",
     "profile",
     "pytorch_session",
+    "read_metadata",
 ]

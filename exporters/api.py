@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from exporters.artifact import Artifact
+from exporters.metadata.schema import ModelMetadata, metadata_from
 from exporters.parity import TOLERANCES, Precision, Tolerance
+from exporters.preprocessing import Preprocessing
 from exporters.quantization.options import QuantizationOptions
 from exporters.runtimes import EXPORTERS, SESSIONS, import_runtime
 from exporters.session import InferencePrecision, Session
@@ -40,7 +42,8 @@ def export(
     evaluation: Any = None,
     metric: Metric = "top1",
     max_drop: float | None = None,
-    metadata: Mapping[str, str] | None = None,
+    preprocessing: Preprocessing | None = None,
+    metadata: Mapping[str, str] | ModelMetadata | None = None,
 ) -> Artifact:
     """Export a network, check it against PyTorch and describe it in a manifest.
 
@@ -69,7 +72,9 @@ def export(
         metric: ``"top1"``, or a function of all outputs (an array, or arrays by name) and all targets, of which higher
             is better.
         max_drop: Largest drop of the metric, in its unit, that is accepted; ``None`` for any.
-        metadata: Text to embed in the file and the manifest, such as preprocessing or labels.
+        preprocessing: What to put in front of the network, in the graph; ``example_inputs`` and ``calibration`` are
+            then what comes before it, such as uint8 images or waveforms, and paths of modules begin with ``network.``.
+        metadata: What to embed in the file and the manifest: a `ModelMetadata`, or text by name.
 
     Returns:
         The artifact; its ``parity`` holds the figures.
@@ -102,9 +107,7 @@ def export(
         raise ValueError(f"`metric` must be 'top1' or a function, got {metric!r}.")
     if max_drop is not None and not 0 <= max_drop < math.inf:
         raise ValueError(f"`max_drop` must be None or a finite number of at least 0, got {max_drop!r}.")
-    metadata = dict(metadata or {})
-    if not all(isinstance(text, str) for entry in metadata.items() for text in entry):
-        raise ValueError(f"`metadata` must map text to text, got {metadata!r}; turn values into text with json.dumps.")
+    metadata = metadata_from(metadata)
     exporter = _exporter(to) if isinstance(to, str) else to
     batch = _batch_range(dynamic_batch)
     pipeline = importlib.import_module("exporters.pipeline")
@@ -124,6 +127,7 @@ def export(
                 metric=metric,
                 max_drop=max_drop,
                 metadata=metadata,
+                preprocessing=preprocessing,
             ),
             batch=batch,
         ),

@@ -27,7 +27,7 @@ from exporters.signature import DimensionRange
 from exporters.verification import verify_session
 
 _TYPES: Mapping[Precision, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16}
-_DTYPES = ("float32", "int32", "bool")
+_DTYPES = ("float32", "int32", "bool", "uint8")
 _UNBOUNDED = 2**63 - 1
 _FIRST_MOMENT = 0.0
 

@@ -13,8 +13,12 @@ from exporters.bisection import explain, open_session
 from exporters.capture import is_quantized
 from exporters.errors import ConversionError, InputError, ParityError, PathError, QuantizationError
 from exporters.exporter import Exporter, Request
+from exporters.metadata.description import describe, with_preprocessing_in_graph
+from exporters.metadata.schema import ModelMetadata, metadata_from
 from exporters.network import ExampleInputs, Network, prepare
 from exporters.parity import TOLERANCES, Precision, Tolerance
+from exporters.preprocessing import Preprocessing
+from exporters.preprocessing.modules import with_preprocessing
 from exporters.quantization.calibration import Calibration
 from exporters.quantization.options import QuantizationOptions
 from exporters.sessions.pytorch import PyTorchSession
@@ -35,7 +39,8 @@ class Order:
     evaluation: Any = None
     metric: Metric = "top1"
     max_drop: float | None = None
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] | ModelMetadata = field(default_factory=dict)
+    preprocessing: Preprocessing | None = None
 
 
 def export_module(
@@ -49,6 +54,8 @@ def export_module(
 ) -> Artifact:
     """Convert, check and publish one module; `exporters.export` says what the arguments mean."""
     check_target(exporter, path, order.precision)
+    if order.preprocessing is not None:
+        model = with_preprocessing(model, order.preprocessing)
     return export_network(prepare(model, example_inputs, batch=batch), exporter, path, order)
 
 
@@ -84,6 +91,7 @@ def export_network(network: Network, exporter: Exporter, path: Path, order: Orde
         request, network = build_request(order, network)
         evaluation = read_evaluation(order, network)
         request = _with_evaluation(request, evaluation)
+        request = replace(request, metadata=_described(order, request, network, exporter).texts())
         target = folder / path.name
         conversion = exporter.convert(network, target, request)
         names = tuple(sorted((file.name for file in folder.iterdir()), key=lambda name: (name != path.name, name)))
@@ -100,7 +108,7 @@ def export_network(network: Network, exporter: Exporter, path: Path, order: Orde
             quantization=conversion.quantization,
             details=conversion.details,
             notes=conversion.notes,
-            metadata=order.metadata,
+            metadata=request.metadata,
         )
         tolerance = order.tolerance or TOLERANCES[order.precision]
         artifact = _verify(exporter, artifact, network, request, tolerance=tolerance, evaluation=evaluation)
@@ -148,7 +156,7 @@ def _with_evaluation(request: Request, evaluation: Evaluation | None) -> Request
 
 def build_request(order: Order, network: Network) -> tuple[Request, Network]:
     """The request for the exporter; real inputs that it may not calibrate on become samples to verify on."""
-    request = Request(precision=order.precision, metadata=order.metadata, quantization=order.quantization)
+    request = Request(precision=order.precision, quantization=order.quantization)
     if order.precision != "int8":
         if order.calibration is not None:
             raise InputError(
@@ -172,3 +180,17 @@ def build_request(order: Order, network: Network) -> tuple[Request, Network]:
         order.calibration, network.signature, samples=options.samples, seed=options.seed
     )
     return replace(request, calibration=calibration), replace(network, samples=calibration.held_out)
+
+
+def _described(order: Order, request: Request, network: Network, exporter: Exporter) -> ModelMetadata:
+    metadata = metadata_from(order.metadata)
+    if order.preprocessing is not None:
+        metadata = with_preprocessing_in_graph(metadata, order.preprocessing)
+    return describe(
+        metadata,
+        network.signature,
+        precision=order.precision,
+        tolerance=order.tolerance or TOLERANCES[order.precision],
+        calibration=None if request.calibration is None else request.calibration.record,
+        versions=exporter.versions,
+    )

@@ -98,7 +98,7 @@ def test_verification_uses_inputs_other_than_the_example(broken_exporter, tmp_pa
         ({"dynamic_batch": (0, 2)}, ValueError, r"`dynamic_batch` must be .*, got \(0, 2\)"),
         ({"dynamic_batch": (1, 2, 3)}, ValueError, r"`dynamic_batch` must be .*, got \(1, 2, 3\)"),
         ({"dynamic_batch": 8}, ValueError, "`dynamic_batch` must be .*, got 8"),
-        ({"metadata": {"mean": 0.5}}, ValueError, "`metadata` must map text to text, got {'mean': 0.5}"),
+        ({"metadata": {"mean": 0.5}}, ValueError, "`extra` must be text, got 0.5"),
         ({"path": "student.xml"}, exporters.PathError, "must end in '.onnx' for onnx, got 'student.xml'; write 'stud"),
         ({"path": "nowhere/student.onnx"}, exporters.PathError, "existing folder, got .*nowhere; create it first"),
         ({"path": "/proc/student.onnx"}, exporters.PathError, "can be written to, got /proc"),

@@ -125,7 +125,7 @@ def test_weights_and_arithmetic_of_fp16_are_read_from_the_file(small_net, image,
 
 def test_metadata_is_returned_by_a_method_of_the_file(token_file):
     program = Runtime.get().load_program(token_file.path)
-    assert json.loads(program.load_method("exporters_metadata").execute([])[0]) == LABELS
+    assert json.loads(program.load_method("exporters_metadata").execute([])[0]).items() >= LABELS.items()
 
 
 @pytest.mark.slow
