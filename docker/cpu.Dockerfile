@@ -6,17 +6,13 @@
 # The Python with which the versions in constraints.txt were tested.
 FROM python:3.11-slim AS build
 
+RUN pip install --no-cache-dir uv==0.13.8
 WORKDIR /source
-COPY constraints.txt ./
-RUN pip install --no-cache-dir uv==0.13.8 \
-    && python -m venv --without-pip /opt/lightning-kd
-
-COPY pyproject.toml README.md LICENSE ./
+COPY constraints.txt docker/install.sh pyproject.toml README.md LICENSE ./
 COPY lightning_kd lightning_kd
 COPY exporters exporters
 # PyTorch's CPU builds: the default ones bring several GB of CUDA libraries.
-RUN uv pip install --no-cache --python /opt/lightning-kd/bin/python --constraints constraints.txt \
-    --torch-backend cpu '.[onnx,openvino,coreml,report]'
+RUN UV_OPTIONS='--no-cache --torch-backend cpu' sh install.sh /opt/lightning-kd '.[onnx,openvino,coreml,report]'
 
 FROM python:3.11-slim
 

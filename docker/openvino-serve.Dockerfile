@@ -6,10 +6,10 @@
 # The Python with which the versions in constraints.txt were tested.
 FROM python:3.11-slim AS build
 
+RUN pip install --no-cache-dir uv==0.13.8
 WORKDIR /source
-COPY constraints.txt ./
-RUN python -m venv --without-pip /opt/serve \
-    && pip --python /opt/serve/bin/python install --no-cache-dir --constraint constraints.txt numpy openvino
+COPY constraints.txt docker/install.sh ./
+RUN UV_OPTIONS=--no-cache sh install.sh /opt/serve numpy openvino
 
 FROM python:3.11-slim
 

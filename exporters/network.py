@@ -104,6 +104,13 @@ class Network:
         """The example by input name."""
         return {spec.name: tensor.numpy() for spec, tensor in zip(self.signature.inputs, self.example, strict=True)}
 
+    @property
+    def weights(self) -> dict[str, np.ndarray]:
+        """Weights ``(output, input, ...)`` of convolutions and linear layers, by module path."""
+        kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+        modules = self.module.module.named_modules()
+        return {name: module.weight.detach().numpy() for name, module in modules if isinstance(module, kinds)}
+
 
 def prepare(
     model: nn.Module, example_inputs: ExampleInputs | ExportSpec, *, batch: DimensionRange | None = None

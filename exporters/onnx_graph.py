@@ -9,6 +9,7 @@ import torch
 from exporters.capture import capture
 from exporters.errors import ConversionError
 from exporters.network import TORCH_ERRORS, Network
+from exporters.onnx_names import carry_names
 from exporters.readback import FoundTensor
 from exporters.signature import DimensionRange, Signature
 
@@ -48,6 +49,8 @@ def to_onnx(network: Network, *, opset: int | None = None) -> onnx.ModelProto:
     for weight in tuple(converted.model.graph.initializers.values()):
         weight.name = str(weight.name).removeprefix("module.")
     model = converted.model_proto
+    if converted.exported_program is not None:
+        carry_names(model, converted.exported_program, program)
     _name_dimensions(model, network.signature)
     return model
 

@@ -70,23 +70,25 @@ def _conv_transpose(inputs: Arguments) -> Tensor:
         dilation=inputs.integers("dilations"),
         groups=inputs.integer("groups"),
     )
-    shape = inputs.optional("output_shape")
-    wanted = None if shape is None else inputs.integers("output_shape")[2:]
-    if wanted is None and inputs.text("pad_type").startswith("same"):
-        wanted = [size * stride for size, stride in zip(x.shape[2:], strides, strict=True)]
-    if inputs.text("pad_type").startswith("same") and wanted is not None:
-        crops = [
-            part
-            for size, length in zip(full.shape[2:], wanted, strict=True)
-            for part in ((size - length) // 2, size - length - (size - length) // 2)
-        ]
+    return pad_spatial(full, [-amount for amount in _crops(inputs, full.shape[2:])])
+
+
+def _crops(inputs: Arguments, sizes: Sequence[int]) -> list[int]:
+    """Elements to cut off a full transposed convolution before and after every dimension; negative to add zeros."""
+    is_same = inputs.text("pad_type").startswith("same")
+    amounts = [0] * (2 * len(sizes)) if inputs.text("pad_type") == "valid" else inputs.integers("pad")
+    if inputs.optional("output_shape") is not None:
+        wanted = inputs.integers("output_shape")[2:]
+    elif is_same:
+        given = zip(inputs.tensor("x").shape[2:], inputs.integers("strides"), strict=True)
+        wanted = [size * stride for size, stride in given]
     else:
-        crops = pads(inputs, x.shape[2:], _extents(inputs), strides)
-    cropped = pad_spatial(full, [-amount for amount in crops])
-    if wanted is not None:
-        missing = [part for size, length in zip(cropped.shape[2:], wanted, strict=True) for part in (0, length - size)]
-        cropped = pad_spatial(cropped, missing)
-    return cropped
+        return amounts
+    result = []
+    for size, length, before in zip(sizes, wanted, amounts[::2], strict=True):
+        first = (size - length) // 2 if is_same else before
+        result += [first, size - first - length]
+    return result
 
 
 def _linear(inputs: Arguments) -> Tensor:

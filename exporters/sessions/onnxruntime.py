@@ -1,6 +1,9 @@
 """ONNX files in ONNX Runtime, on the CPU."""
 
+import importlib
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -15,7 +18,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
 )
 
 from exporters.artifact import Artifact
-from exporters.errors import ArtifactError
+from exporters.errors import ArtifactError, MissingRuntimeError
 from exporters.session import InferencePrecision
 
 _LOAD_ERRORS = (Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, NoSuchFile, NotImplemented, RuntimeException)
@@ -46,19 +49,15 @@ class OnnxRuntimeSession:
         precision: InferencePrecision,  # noqa: ARG002
         fuse_quantized: bool = True,
     ) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_session_config_entry("session.disable_quant_qdq", "0" if fuse_quantized else "1")
         try:
-            self._session = onnxruntime.InferenceSession(
-                str(artifact.path), options, providers=["CPUExecutionProvider"]
-            )
+            self._session = open_file(str(artifact.path), threads=threads, fuse_quantized=fuse_quantized)
         except _LOAD_ERRORS as error:
             raise ArtifactError(
                 f"`path` must be a file that ONNX Runtime loads, got {artifact.path}: {error}"
             ) from error
+        self._artifact = artifact
+        self._threads, self._fuse_quantized = threads, fuse_quantized
+        self._tracer: onnxruntime.InferenceSession | None = None
         self._signature = artifact.signature
         self._names = [spec.name for spec in artifact.outputs]
         self.inputs = artifact.inputs
@@ -77,3 +76,60 @@ class OnnxRuntimeSession:
         """Compute the outputs of one batch; see `exporters.session.Session.run`."""
         self._signature.check(inputs)
         return dict(zip(self._names, self._session.run(self._names, dict(inputs)), strict=True))
+
+    def trace(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Compute every intermediate value of one batch, from a copy of the graph whose values are all outputs.
+
+        Args:
+            inputs: As for `run`.
+
+        Returns:
+            Arrays by the name of their node in the captured program, and some that only the file has.
+
+        Raises:
+            InputError: If names, dtypes or shapes do not fit.
+            MissingRuntimeError: If the package onnx, which makes the copy, is not installed.
+        """
+        self._signature.check(inputs)
+        if self._tracer is None:
+            content = _with_all_outputs(self._artifact)
+            self._tracer = open_file(content, threads=self._threads, fuse_quantized=self._fuse_quantized)
+        names = [output.name for output in self._tracer.get_outputs()]
+        return dict(zip(names, self._tracer.run(names, dict(inputs)), strict=True))
+
+
+def open_file(
+    model: str | bytes, *, threads: int, fuse_quantized: bool = True, optimized: Path | None = None
+) -> onnxruntime.InferenceSession:
+    """A session of ONNX Runtime itself, on the CPU.
+
+    Args:
+        model: Path of the file, or its content.
+        threads: Threads that one call may use.
+        fuse_quantized: Whether operators between Q/DQ pairs are computed in integers.
+        optimized: Where ONNX Runtime writes the graph that it executes, but for layouts; ``None`` for nowhere.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.disable_quant_qdq", "0" if fuse_quantized else "1")
+    if optimized is not None:
+        options.optimized_model_filepath = str(optimized)
+        # Beyond this level come layouts of this processor, which hide the names.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _with_all_outputs(artifact: Artifact) -> bytes:
+    try:
+        onnx: Any = importlib.import_module("onnx")
+    except ImportError as error:
+        raise MissingRuntimeError(
+            f"`onnx` must be installed to trace values, but {error}; run: pip install 'lightning-kd[onnx]'"
+        ) from error
+    model = onnx.load(artifact.path)
+    known = {output.name for output in model.graph.output}
+    names = dict.fromkeys(name for node in model.graph.node for name in node.output if name and name not in known)
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    return bytes(model.SerializeToString())

@@ -67,10 +67,9 @@ def test_a_fitted_module_is_exported_as_its_bare_network(fitted, image, tmp_path
     assert abs(artifact.size_bytes - bare.size_bytes) < 2000
     assert set(dict(fitted.named_modules())) == children
     assert fitted.trainer is not None
-    if to != "coreml":
-        session, images = exporters.load(artifact), torch.randn(3, 3, 8, 8)
-        expected = fitted.eval()(images).detach().numpy()
-        np.testing.assert_allclose(session.run({"image": images.numpy()})["output"], expected, rtol=1e-4, atol=1e-5)
+    session, images = exporters.load(artifact), torch.randn(3, 3, 8, 8)
+    expected = fitted.eval()(images).detach().numpy()
+    np.testing.assert_allclose(session.run({"image": images.numpy()})["output"], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_module_without_forward_is_refused_with_its_name(image, tmp_path):

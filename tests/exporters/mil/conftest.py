@@ -1,8 +1,8 @@
-"""Programs of single operators, saved as packages and evaluated as they lie on disk."""
+"""Programs of single operators, saved as packages and evaluated as they lie on disk.
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+A case is a function that makes the outputs of one operator from the Builder and one variable per input, the arrays that
+the program is run on, and the expected outputs. Its name is that of the operator, with ``__`` and a word for a variant.
+"""
 
 import numpy as np
 import pytest
@@ -10,71 +10,77 @@ import torch
 
 from exporters.mil.evaluator import Evaluator
 from exporters.mil.package import read_package
-from exporters.mil.toolkit import coremltools
+from exporters.mil.toolkit import coremltools, types
 from exporters.quiet import errors_only, no_progress_bars
 
 
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """One operator.
+def _saved(cases, path, target):
+    """Save one program with the outputs of every case, named by case and index."""
+    from coremltools.converters.mil.mil import Builder, Function, Placeholder, Program
 
-    Args:
-        build: Makes its outputs: called with the Builder and one variable per input.
-        inputs: Arrays that are given when the program runs.
-        expected: The outputs, from NumPy or PyTorch.
-    """
-
-    build: Callable[..., Any]
-    inputs: Mapping[str, np.ndarray]
-    expected: tuple[np.ndarray, ...]
-
-
-def evaluate(cases: Mapping[str, Case], folder, *, target="iOS18") -> dict[str, list[np.ndarray]]:
-    """Save one program of all cases and evaluate it; outputs by case."""
-    from coremltools.converters.mil.mil import Builder, Function, Program, types
-
-    kinds = {"f": types.fp32, "i": types.int32}
     placeholders = {
-        f"{name}_{key}": Builder.placeholder(array.shape, dtype=kinds[array.dtype.kind])
-        for name, case in cases.items()
-        for key, array in case.inputs.items()
+        f"{name}_{key}": Placeholder(array.shape, dtype=types.fp32 if array.dtype.kind == "f" else types.int32)
+        for name, (_, inputs, _) in cases.items()
+        for key, array in inputs.items()
     }
-    opset = getattr(coremltools.target, target)
+    program = Program()
+    with Function(placeholders, opset_version=target) as function:
+        outputs = []
+        for name, (build, inputs, _) in cases.items():
+            made = build(Builder, **{key: function.inputs[f"{name}_{key}"] for key in inputs})
+            for index, variable in enumerate(made if isinstance(made, list | tuple) else [made]):
+                is_flag = variable.dtype == types.bool
+                plain = Builder.cast(x=variable, dtype="int32") if is_flag else variable
+                outputs.append(Builder.identity(x=plain, name=f"{name}_{index}"))
+        function.set_outputs(outputs)
+    program.add_function("main", function)
+    model = coremltools.convert(
+        program,
+        convert_to="mlprogram",
+        pass_pipeline=coremltools.PassPipeline.EMPTY,
+        compute_precision=coremltools.precision.FLOAT32,
+        minimum_deployment_target=target,
+        skip_model_load=True,
+    )
+    model.save(str(path))
+
+
+def _evaluate(cases, folder, target="iOS18"):
     with errors_only("coremltools"), no_progress_bars():
-        program = Program()
-        counts = {}
-        with Function(placeholders, opset_version=opset) as function:
-            outputs = []
-            for name, case in cases.items():
-                found = case.build(Builder, **{key: function.inputs[f"{name}_{key}"] for key in case.inputs})
-                found = list(found) if isinstance(found, list | tuple) else [found]
-                counts[name] = len(found)
-                outputs += [Builder.identity(x=var, name=f"{name}_{index}") for index, var in enumerate(found)]
-            function.set_outputs(outputs)
-        program.add_function("main", function)
-        model = coremltools.convert(
-            program,
-            convert_to="mlprogram",
-            pass_pipeline=coremltools.PassPipeline.EMPTY,
-            compute_precision=coremltools.precision.FLOAT32,
-            minimum_deployment_target=opset,
-            skip_model_load=True,
-        )
-        model.save(str(folder / "cases.mlpackage"))
-    arrays = {f"{name}_{key}": array for name, case in cases.items() for key, array in case.inputs.items()}
+        _saved(cases, folder / "cases.mlpackage", getattr(coremltools.target, target))
     evaluator = Evaluator(read_package(folder / "cases.mlpackage").main)
-    found = evaluator.run({name: torch.from_numpy(array) for name, array in arrays.items()})
-    return {name: [found[f"{name}_{index}"].numpy() for index in range(count)] for name, count in counts.items()}
+    outputs = evaluator.run(
+        {
+            f"{name}_{key}": torch.from_numpy(array)
+            for name, (_, inputs, _) in cases.items()
+            for key, array in inputs.items()
+        }
+    )
+    return {
+        name: [outputs[f"{name}_{index}"].numpy() for index in range(len(expected))]
+        for name, (_, _, expected) in cases.items()
+    }
 
 
 @pytest.fixture(scope="session")
-def check_cases():
-    """Compare one case of a table with what is expected; the program of all cases is evaluated once."""
+def evaluate():
+    """Outputs of the cases of a table, by name."""
+    return _evaluate
 
-    def check(found, case):
-        assert len(found) == len(case.expected)
-        for actual, expected in zip(found, case.expected, strict=True):
+
+@pytest.fixture(scope="module")
+def evaluated(request, tmp_path_factory):
+    """Outputs of the module's table ``CASES``, whose program is saved and run once."""
+    return _evaluate(request.module.CASES, tmp_path_factory.mktemp("cases"))
+
+
+@pytest.fixture
+def check(request, evaluated):
+    """Compare one case of the module's table with what is expected."""
+
+    def check_case(name):
+        for actual, expected in zip(evaluated[name], request.module.CASES[name][2], strict=True):
             assert actual.shape == np.shape(expected)
-            np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(actual, expected, rtol=2e-5, atol=2e-6)
 
-    return check
+    return check_case

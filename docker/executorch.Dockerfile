@@ -1,0 +1,25 @@
+# Exports to ExecuTorch and runs the result with its XNNPACK kernels. From the root of the repository:
+#
+#     docker build --file docker/executorch.Dockerfile --tag lightning-kd:executorch .
+#     docker run --rm --volume "$PWD/work:/work" lightning-kd:executorch --help
+
+# The Python with which the versions in constraints.txt were tested.
+FROM python:3.11-slim AS build
+
+RUN pip install --no-cache-dir uv==0.13.8
+WORKDIR /source
+COPY constraints.txt docker/install.sh pyproject.toml README.md LICENSE ./
+COPY lightning_kd lightning_kd
+COPY exporters exporters
+# PyTorch's CPU builds: the default ones bring several GB of CUDA libraries.
+RUN UV_OPTIONS='--no-cache --torch-backend cpu' sh install.sh /opt/lightning-kd '.[executorch]'
+
+FROM python:3.11-slim
+
+COPY --from=build /opt/lightning-kd /opt/lightning-kd
+ENV PATH="/opt/lightning-kd/bin:$PATH" PYTHONUNBUFFERED=1
+RUN useradd --create-home --uid 10001 exporter \
+    && install --directory --owner exporter /work
+USER 10001
+WORKDIR /work
+ENTRYPOINT ["lightning-kd"]
