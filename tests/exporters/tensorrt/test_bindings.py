@@ -112,6 +112,21 @@ def test_a_value_of_unknown_class_is_noticed(bindings, tmp_path):
     assert resolve(bindings, source)["untyped"] == ["OnnxParser.get_subgraph_nodes().number"]
 
 
+def test_the_stand_in_has_nothing_that_tensorrt_lacks(bindings, tensorrt):
+    names = [name for name in vars(tensorrt) if name[0].isupper() and isinstance(vars(tensorrt)[name], type)]
+    names.remove("CudaRuntime")
+    members = [f"{name}.{member}" for name in names for member in vars(vars(tensorrt)[name]) if member[0].isalpha()]
+    assert {"BuilderFlag.STRIP_PLAN", "OnnxParser.num_errors", "IExecutionContext.infer_shapes"} <= set(members)
+    code = (
+        "import json, operator, sys, tensorrt_bindings\n"
+        "def there(name):\n"
+        "    try: return operator.attrgetter(name)(tensorrt_bindings) is not None\n"
+        "    except AttributeError: return False\n"
+        "print(json.dumps([name for name in sys.argv[1:] if not there(name)]))"
+    )
+    assert json.loads(run(bindings, "-c", code, *names, *members)) == []
+
+
 def test_without_a_gpu_the_builder_is_refused_in_our_words(bindings):
     code = (
         "import tensorrt_bindings as tensorrt; from pathlib import Path; "
