@@ -1,6 +1,5 @@
 """What computes the bulk of a ``.pte`` file: the delegates by name, and where each of them runs."""
 
-import importlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from torch.export import ExportedProgram
 
 from exporters.executorch.rewrites import rewrite_for_kernels, rewrite_for_xnnpack
 from exporters.parity import Precision
+from exporters.runtimes import import_runtime
 
 Backend = Literal["coreml", "portable", "xnnpack"]
 
@@ -36,16 +36,24 @@ class Delegate:
     runs_here: bool = True
 
 
-def _core_ml(precision: Precision) -> Sequence[Any]:
-    module = importlib.import_module("exporters.executorch.core_ml")
-    return cast(Sequence[Any], module.partitioners(precision))
+def core_ml(name: str) -> Any:
+    """A public name of the module for Core ML's delegate.
+
+    Raises:
+        MissingRuntimeError: If coremltools is not installed.
+    """
+    return import_runtime({"coreml": ("exporters.executorch.core_ml", name)}, "coreml")
+
+
+def _core_ml_partitioners(precision: Precision) -> Sequence[Any]:
+    return cast(Sequence[Any], core_ml("partitioners")(precision))
 
 
 BACKENDS: Mapping[Backend, Delegate] = {
     "coreml": Delegate(
         id="CoreMLBackend",
         precisions=("fp32", "fp16"),
-        partitioners=_core_ml,
+        partitioners=_core_ml_partitioners,
         rounds=True,
         runs_here=sys.platform == "darwin",
     ),

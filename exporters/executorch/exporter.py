@@ -14,7 +14,7 @@ from exporters.artifact import Artifact
 from exporters.audit import PrecisionAudit
 from exporters.capture import capture
 from exporters.errors import ConversionError
-from exporters.executorch.backends import BACKENDS, Backend
+from exporters.executorch.backends import BACKENDS, Backend, core_ml
 from exporters.executorch.delegation import delegation, delegation_notes
 from exporters.executorch.lowering import lower
 from exporters.executorch.program import Program, read_program
@@ -33,8 +33,7 @@ class ExecuTorchExporter:
 
     Args:
         backend: What computes: ``"xnnpack"`` for CPUs; ``"portable"`` for ExecuTorch's own kernels, slow but without
-            limits on dynamic sizes; ``"coreml"`` for Apple's systems, which is lowered and inspected here but cannot
-            run.
+            limits on dynamic sizes; ``"coreml"`` for Apple's systems, whose program is evaluated op by op elsewhere.
     """
 
     backend: Backend = "xnnpack"
@@ -90,14 +89,19 @@ class ExecuTorchExporter:
         check_signature(
             signature, program.found(signature.inputs, outputs=False), program.found(signature.outputs, outputs=True)
         )
+        if not BACKENDS[self.backend].runs_here:
+            return _verify_core_ml(artifact, network, program, tolerance)
         left = artifact.quantization.left_in_float if artifact.quantization else ()
-        artifact = replace(
-            artifact,
-            audit=PrecisionAudit(weight_bytes=program.weight_bytes, operators=program.computing, left_in_float=left),
-        )
-        if BACKENDS[self.backend].runs_here:
-            return verify_session(artifact, network, ExecuTorchSession, tolerance=tolerance)
+        audit = PrecisionAudit(weight_bytes=program.weight_bytes, operators=program.computing, left_in_float=left)
+        return verify_session(replace(artifact, audit=audit), network, ExecuTorchSession, tolerance=tolerance)
+
+
+def _verify_core_ml(artifact: Artifact, network: Network, program: Program, tolerance: Tolerance) -> Artifact:
+    if len(program.delegates) != 1 or program.outside:
         return replace(artifact, verified_on="structure and types; not executed")
+    opener = core_ml("PartitionSession")
+    audit = opener(artifact, threads=1, precision="fp32").audit
+    return verify_session(replace(artifact, audit=audit), network, opener, tolerance=tolerance)
 
 
 def _precision_notes(program: Program, precision: Precision) -> tuple[str, ...]:

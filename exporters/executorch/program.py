@@ -77,17 +77,17 @@ def read_program(path: Path) -> Program:
     Raises:
         ConversionError: If the file cannot be decoded.
     """
-    program, plan = _decode(path)
+    program, plan = decode(path)
     partitions = [
         read_partition(bytes(program.backend_delegate_data[delegate.processed.index].data))
         for delegate in plan.delegates
         if delegate.id == XNNPACK
     ]
-    calls = [(plan.operators[call.op_index], call) for call in _instructions(plan, KernelCall)]
+    calls = [(plan.operators[call.op_index], call) for call in instructions(plan, KernelCall)]
     return Program(
         inputs=tuple(_facts(plan.values[index].val) for index in plan.inputs),
         outputs=tuple(_facts(plan.values[index].val) for index in plan.outputs),
-        delegates=tuple(plan.delegates[call.delegate_index].id for call in _instructions(plan, DelegateCall)),
+        delegates=tuple(plan.delegates[call.delegate_index].id for call in instructions(plan, DelegateCall)),
         delegated=_sum(partition.nodes for partition in partitions),
         outside=dict(Counter(f"{operator.name}.{operator.overload}".rstrip(".") for operator, _ in calls)),
         memory_bytes=sum(plan.non_const_buffer_sizes[1:]),
@@ -103,7 +103,8 @@ def read_program(path: Path) -> Program:
     )
 
 
-def _decode(path: Path) -> tuple[Any, Any]:
+def decode(path: Path) -> tuple[Any, Any]:
+    """The program of a file as ExecuTorch has it, and the plan of its method ``forward``."""
     try:
         program = deserialize_pte_binary(path.read_bytes()).program
         return program, next(plan for plan in program.execution_plan if plan.name == _METHOD)
@@ -129,7 +130,8 @@ def _weight_bytes(plan: Any, partitions: Sequence[PartitionFacts]) -> dict[str, 
     return _sum({dtype: size_bytes} for dtype, size_bytes in [*weights.values(), *constants])
 
 
-def _instructions(plan: Any, kind: type) -> Iterator[Any]:
+def instructions(plan: Any, kind: type) -> Iterator[Any]:
+    """Calls of one kind, in their order."""
     for chain in plan.chains:
         for instruction in chain.instructions:
             if isinstance(instruction.instr_args, kind):

@@ -162,14 +162,27 @@ def test_results_of_one_call_survive_the_next(token_file, image):
     np.testing.assert_array_equal(first, before)
 
 
-def test_core_ml_is_lowered_and_says_that_nothing_ran(small_net, image, tmp_path):
+@pytest.mark.slow
+def test_the_program_for_core_ml_is_evaluated_but_does_not_load_elsewhere(small_net, image, tmp_path):
     exporter = ExecuTorchExporter(backend="coreml")
     artifact = exporters.export(small_net, image, to=exporter, path=tmp_path / "n.pte", precision="fp16")
     assert artifact.details["delegation"]["delegates"] == ["CoreMLBackend"]
-    assert artifact.parity is None
-    assert artifact.verified_on == "structure and types; not executed"
+    assert artifact.verified_on.startswith("coreml-evaluator")
+    assert artifact.parity.outputs[0].relative_l2 <= 5e-3
+    assert artifact.audit.operators == {"float16": 2}
     with pytest.raises(exporters.PlatformError, match=r"needs a runtime with CoreMLBackend, but this one has"):
         exporters.load(artifact)
+
+
+@pytest.mark.slow
+def test_a_faulty_program_for_core_ml_is_caught(small_net, image, tmp_path, broken_exporter):
+    def swap(module):
+        module.head.weight.data[1, 2] += 0.1
+        return module
+
+    exporter = broken_exporter(exporter=ExecuTorchExporter(backend="coreml"), mistake=swap)
+    with pytest.raises(ParityError, match=r"1 of 1 outputs differ"):
+        exporters.export(small_net, image, to=exporter, path=tmp_path / "n.pte")
 
 
 def test_a_faulty_conversion_is_caught_and_leaves_no_file(small_net, image, tmp_path, broken_exporter, mistake):
