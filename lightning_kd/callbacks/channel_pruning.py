@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from lightning_kd._checks import check_choice, check_positive
+from lightning_kd.callbacks._averaging import refuse_averaging
 from lightning_kd.callbacks._masking import MaskingCallback
 from lightning_kd.callbacks._student import find_student, training_inputs
 from lightning_kd.compression.channels import channel_masks
@@ -39,7 +40,7 @@ class GradualChannelPruning(MaskingCallback):
 
     Raises:
         ValueError: If ``ratio``, ``epochs`` or ``importance`` is out of range.
-        SetupError: At setup, if no channel can be removed, or the strategy shards the student.
+        SetupError: At setup, if no channel can be removed, weights are averaged, or the strategy shards the student.
         MissingExtraError: At setup, if torch-pruning is not installed.
 
     Source:
@@ -76,6 +77,7 @@ class GradualChannelPruning(MaskingCallback):
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage == "fit":
+            refuse_averaging(trainer, "which averages weights from before they were zero")
             import_extra("torch_pruning", "pruning")
             student = find_student(pl_module, self.student)
             with isolate_rng():
@@ -92,7 +94,7 @@ class GradualChannelPruning(MaskingCallback):
 
     @override
     def choose(self, student: nn.Module) -> dict[str, Tensor]:
-        return self._masks_at(student, epoch=0)
+        return {}  # each epoch chooses when it starts
 
     @override
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

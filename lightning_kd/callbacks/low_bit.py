@@ -7,11 +7,11 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from torch import Tensor, nn
 from typing_extensions import override
 
 from lightning_kd._checks import check_positive
+from lightning_kd.callbacks._averaging import refuse_averaging
 from lightning_kd.callbacks._student import find_student
 from lightning_kd.callbacks.distillation import adopt_parameters, check_sharding
 from lightning_kd.compression.quantizers import check_bits
@@ -101,7 +101,8 @@ class LowBitTraining(pl.Callback):
         if stage != "fit":
             return
         self._leave()
-        _check_trainer(trainer)
+        check_sharding(trainer)
+        refuse_averaging(trainer, "which averages full-precision weights, not those that the student computes with")
         student = find_student(pl_module, self.student)
         weights = layer_weights(student, skip=self.skip)
         before, self._full_precision = self._full_precision, {}
@@ -216,13 +217,3 @@ def _copies(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _thaw(parameter: nn.Parameter) -> None:
     parameter.requires_grad_(True)
-
-
-def _check_trainer(trainer: pl.Trainer) -> None:
-    check_sharding(trainer)
-    for other in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(other, WeightAveraging | StochasticWeightAveraging):
-            raise SetupError(
-                f"`callbacks` lists {type(other).__name__}, which averages full-precision weights, not those that the "
-                "student computes with: remove it."
-            )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lightning_kd._projections import QKV
 from lightning_kd.attention import AttentionReader, attention_paths, output_projection
+from lightning_kd.compression.weights import check_not_compiled
 from lightning_kd.errors import SetupError
 from lightning_kd.losses.attention import token_relations
 from lightning_kd.recorder import forget_compiled_code
@@ -63,10 +64,12 @@ class Interventions:
             attention ``"map"``; ``None`` for nothing.
 
     Raises:
-        SetupError: If attention modules cannot be read, or the two networks do not have equally many of equal heads.
+        SetupError: If attention modules cannot be read, the two networks do not have equally many of equal heads, or
+            the student is compiled.
     """
 
     def __init__(self, student: nn.Module, teacher: FrozenTeacher) -> None:
+        check_not_compiled(student)
         self.student = student
         self.teacher = teacher
         self.signal: Signal | None = None

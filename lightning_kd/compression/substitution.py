@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_kd.compression.quantizers import quantize_activation
 from lightning_kd.compression.weight_quantizers import WeightQuantizer
-from lightning_kd.compression.weights import LayerWeight
+from lightning_kd.compression.weights import LayerWeight, check_not_compiled
 from lightning_kd.errors import SetupError
 
 
@@ -108,10 +108,7 @@ class WeightSubstitution:
 
 
 def _check(network: nn.Module, weights: Mapping[str, LayerWeight], activation_bits: int | None) -> None:
-    if any("_orig_mod" in path.split(".") for path, _ in network.named_modules()):
-        raise SetupError(
-            "the student is compiled, and would not notice that its weights are replaced: compile it after training."
-        )
+    check_not_compiled(network)
     holders = Counter(id(p) for module in network.modules() for p in module.parameters(recurse=False))
     for name, weight in weights.items():
         if holders[id(weight.parameter)] > 1:

@@ -75,6 +75,16 @@ def layer_weights(network: nn.Module, *, skip: Sequence[str] = ()) -> dict[str, 
     return found
 
 
+def check_not_compiled(network: nn.Module) -> None:
+    """Raise `SetupError` if part of ``network`` is compiled, where changes inside of layers may not be noticed."""
+    for path, module in network.named_modules():
+        if "_orig_mod" in path.split(".") or getattr(module, "_compiled_call_impl", None) is not None:
+            raise SetupError(
+                f"the student is compiled (at {path!r}), where changes inside of its layers may go unnoticed: compile "
+                "it after training."
+            )
+
+
 def _weights(paths: dict[str, nn.Module]) -> Iterator[LayerWeight]:
     for path, found in paths.items():
         module = dict(found.named_children()).get("_orig_mod", found)

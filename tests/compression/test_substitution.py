@@ -115,3 +115,10 @@ def test_what_would_stay_unquantised_is_refused(network):
         substituted(nn.MultiheadAttention(4, 2), activation_bits=8)
     with pytest.raises(SetupError, match="the student is compiled"):
         substituted(torch.compile(nn.Sequential(nn.Linear(2, 2)), backend="eager"))
+
+
+def test_a_student_that_is_compiled_in_place_is_refused():
+    network = nn.Sequential(nn.Linear(2, 2))
+    network[0].compile(backend="eager")
+    with pytest.raises(SetupError, match=r"the student is compiled \(at '0'\)"):
+        substituted(network)

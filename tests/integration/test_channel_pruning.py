@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import WeightAveraging
 from torch import nn
 from torch.testing import assert_close
 
 from lightning_kd import FeatureKD, GradualChannelPruning, KnowledgeDistillation, LogitKD
 from lightning_kd.callbacks.channel_pruning import ratio_at
 from lightning_kd.compression import remove_zero_channels
+from lightning_kd.errors import SetupError
 
 
 @pytest.fixture
@@ -81,3 +83,8 @@ def test_values_out_of_range_are_refused():
         GradualChannelPruning(ratio=0, epochs=2)
     with pytest.raises(ValueError, match=r"`importance` must be one of .* got 'taylor'"):
         GradualChannelPruning(ratio=0.5, epochs=2, importance="taylor")
+
+
+def test_averages_over_the_pruning_are_refused(student, teacher, loader, trainer):
+    with pytest.raises(SetupError, match="WeightAveraging, which averages weights from before"):
+        trainer(callbacks=[*distilled(teacher), WeightAveraging()]).fit(student(), loader())
