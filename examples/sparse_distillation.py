@@ -1,4 +1,4 @@
-"""Prune a student to 2:4 while it is distilled, remove channels for good, and see what that costs and saves.
+"""Prune a student to 2:4 while it is distilled, round it to int8, remove channels for good: what it costs and saves.
 
 Run it: ``python examples/sparse_distillation.py``
 """
@@ -11,7 +11,7 @@ import torch
 from digits import Classifier, Digits, convolutional, quiet_trainer, trained_teacher
 from torch import nn
 
-from lightning_kd import KnowledgeDistillation, LogitKD, TwoFourSparsity
+from lightning_kd import KnowledgeDistillation, LogitKD, QuantizationAwareTraining, TwoFourSparsity
 from lightning_kd.compression import network_size, prune_channels, two_four_layers
 
 IMAGE = torch.zeros(1, 1, 8, 8)
@@ -50,15 +50,14 @@ def main() -> None:
     dense = convolutional(width=8)
     print(f"dense student:            {accuracy_of(dense, epochs, [distillation()]):.3f}")
 
-    # Two of every four weights go; TensorRT's sparse kernels make use of it.
+    # Two of every four weights go; TensorRT's sparse kernels make use of it. The zeros survive rounding to int8.
     sparse = copy.deepcopy(dense)
-    print(
-        f"2:4 sparse, distilled:    {accuracy_of(sparse, epochs, [distillation(), TwoFourSparsity(student='net')]):.3f}"
-    )
-    print(
-        "sparse layers:            "
-        + ", ".join(name for name, is_sparse in two_four_layers(sparse).items() if is_sparse)
-    )
+    pruning = [distillation(), TwoFourSparsity(student="net")]
+    print(f"2:4 sparse, distilled:    {accuracy_of(sparse, epochs, pruning):.3f}")
+    rounding = [distillation(), TwoFourSparsity(student="net"), QuantizationAwareTraining(student="net")]
+    print(f"and in int8:              {accuracy_of(sparse, epochs, rounding):.3f}")
+    names = [name for name, is_sparse in two_four_layers(sparse).items() if is_sparse]
+    print(f"sparse layers:            {', '.join(names)}")
 
     # Half of the channels go for good; every runtime makes use of it.
     smaller, report = prune_channels(dense, IMAGE, ratio=0.5)

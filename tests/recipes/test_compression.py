@@ -3,14 +3,12 @@
 import copy
 from functools import partial
 
-import lightning as L
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from exporters.quantization.fake import prepare_qat
-from lightning_kd import Distiller, recipes
+from lightning_kd import Distiller, QuantizationAwareTraining, recipes
 from lightning_kd.compression import LearnedLevels, UniformWeights, layer_importance, layer_weights, two_four_layers
 from lightning_kd.errors import SetupError
 
@@ -119,8 +117,7 @@ def test_zeros_survive_training_with_rounded_weights(net, fit_three_steps):
     student = copy.deepcopy(teacher)
     fit_three_steps(student, recipes.sparse_distillation(teacher, student, path="net"))
     zeros = {name: weight.parameter.eq(0) for name, weight in layer_weights(student).items()}
-    prepare_qat(student, torch.randn(2, 3, 64, 64)).set_phase(rounding=True, observing="with_gradients")
-    rounded = L.Callback()
+    rounded = QuantizationAwareTraining(student="net", example_inputs=(torch.randn(2, 3, 64, 64),))
     callbacks = recipes.sparse_distillation(teacher, student, path="net", quantization=rounded)
     assert callbacks[2] is rounded
     assert len({stage.weight for stage in callbacks[0].objectives[1:]}) == 1
