@@ -21,6 +21,7 @@ from exporters.exporter import Conversion, Request
 from exporters.integers import with_32_bit_integers
 from exporters.network import Network, as_type
 from exporters.parity import Precision, Tolerance
+from exporters.quantization.after_training import quantize
 from exporters.readback import FoundTensor, check_signature
 from exporters.sessions.coreai import ENTRY_POINT, CoreAISession
 from exporters.signature import DimensionRange
@@ -59,7 +60,7 @@ class CoreAIExporter:
     @property
     def precisions(self) -> tuple[Precision, ...]:
         """Precisions that Core AI has."""
-        return ("fp32", "fp16", "bf16")
+        return ("fp32", "fp16", "bf16", "int8")
 
     @property
     def versions(self) -> Mapping[str, str]:
@@ -69,12 +70,15 @@ class CoreAIExporter:
 
     def convert(self, network: Network, path: Path, request: Request) -> Conversion:
         """Write ``network`` to ``path``; see `exporters.exporter.Exporter.convert`."""
-        dtype = _TYPES.get(request.precision)
-        typed = network if dtype is None else as_type(network, dtype)
-        narrow = with_32_bit_integers(typed, runtime="Core AI", dtypes=_DTYPES)
+        report = None
+        if request.precision == "int8":
+            network, report = quantize(network, request)
+        elif request.precision in _TYPES:
+            network = as_type(network, _TYPES[request.precision])
+        narrow = with_32_bit_integers(network, runtime="Core AI", dtypes=_DTYPES)
         program = to_core_ai(capture(narrow), narrow.signature, debug_information=self.debug_information)
         _save(program, path, request.metadata)
-        return Conversion()
+        return Conversion(quantization=report)
 
     def verify(self, artifact: Artifact, network: Network, *, tolerance: Tolerance) -> Artifact:
         """Check names, types and numbers of the written asset; see `exporters.exporter.Exporter.verify`."""

@@ -11,6 +11,7 @@ from torch import nn
 import exporters
 from exporters.coreai import CoreAIExporter
 from exporters.errors import ConversionError, ParityError
+from exporters.quantization.fake import calibrate, prepare_qat
 from exporters.sessions.pytorch import torch_threads
 
 from coreai.authoring.asset import AIModelAsset  # isort: skip - after exporters, which silence it
@@ -200,3 +201,60 @@ def test_a_type_that_core_ai_lacks_is_named(tmp_path):
         ConversionError, match=r"`output` must be float32, int32, bool, uint8 or int64 for Core AI, got float64"
     ):
         exporters.export(Wide(), torch.randn(1, 2), to="coreai", path=tmp_path / "n.aimodel")
+
+
+@pytest.fixture(scope="module")
+def integers(attention, tmp_path_factory):
+    """The attention network in int8, and the samples that its ranges come from."""
+    samples = torch.randn(24, 3, 16, 16)
+    with torch_threads(1):
+        path = tmp_path_factory.mktemp("coreai") / "int8.aimodel"
+        artifact = exporters.export(
+            attention, samples[:2], to="coreai", path=path, precision="int8", calibration=samples
+        )
+    return artifact, samples
+
+
+def test_int8_computes_layers_from_integers_and_says_what_does_not(attention, written, integers):
+    artifact, _ = integers
+    # The convolution and both linear layers; the two products inside of attention stay in float.
+    assert artifact.audit.operators == {"int8": 3, "float32": 2}
+    assert artifact.audit.weight_bytes["int8"] == 16 * 3 * 4 * 4 + 48 * 16 + 5 * 16
+    assert [trial.recipe for trial in artifact.quantization.trials[:2]] == ["minmax", "percentile"]
+    assert artifact.quantization.calibration.count == 24
+    assert artifact.quantization.left_in_float == ()
+    assert artifact.parity.outputs[0].cosine >= 0.99
+
+
+def test_int8_stays_close_on_inputs_that_were_not_seen(attention, integers):
+    images = torch.randn(2, 3, 16, 16)
+    output = exporters.load(integers[0]).run({"image": images.numpy()})["output"]
+    expected = attention(images).detach().numpy()
+    assert (output * expected).sum() >= 0.98 * np.linalg.norm(output) * np.linalg.norm(expected)
+
+
+@pytest.mark.slow
+def test_what_was_trained_as_int8_needs_no_calibration(small_net, tmp_path):
+    images = torch.randn(8, 3, 8, 8)
+    prepare_qat(small_net, images[:1])
+    calibrate(small_net, [images])
+    artifact = exporters.export(small_net, images[:1], to="coreai", path=tmp_path / "n.aimodel", precision="int8")
+    assert artifact.quantization.recipe == "quantisation-aware training"
+    assert artifact.audit.operators == {"int8": 2}
+    # The file computes what the rounded network computes, to the rounding of float32.
+    assert artifact.parity.outputs[0].cosine >= 0.9999
+
+
+@pytest.mark.slow
+def test_layers_may_stay_in_float(attention, tmp_path):
+    artifact = exporters.export(
+        attention,
+        torch.randn(2, 3, 16, 16),
+        to="coreai",
+        path=tmp_path / "n.aimodel",
+        precision="int8",
+        calibration=torch.randn(8, 3, 16, 16),
+        quantization=exporters.QuantizationOptions(recipe="minmax", keep_float=("head",)),
+    )
+    assert artifact.quantization.left_in_float == ("head",)
+    assert artifact.audit.operators == {"int8": 2, "float32": 3}
