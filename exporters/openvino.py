@@ -8,13 +8,14 @@ from typing import Any
 import torch
 
 from exporters.artifact import Artifact
-from exporters.capture import capture
+from exporters.capture import capture, is_quantized
 from exporters.errors import ConversionError
 from exporters.exporter import Conversion, Request
 from exporters.network import TORCH_ERRORS, Network
 from exporters.openvino_audit import audit_openvino
 from exporters.openvino_names import carry_names
 from exporters.parity import Precision, Tolerance
+from exporters.quantization.integer_weights import with_scaled_weights
 from exporters.quantization.report import QuantizationReport
 from exporters.quantization.sparsity import sparse_layers
 from exporters.quiet import errors_only, no_telemetry
@@ -111,7 +112,8 @@ def _to_openvino(network: Network) -> openvino.Model:
     program = capture(network)
     try:
         with errors_only("root"):
-            decoder = TorchFXPythonDecoder.from_exported_program(program)
+            readable = with_scaled_weights(program) if is_quantized(network) else program
+            decoder = TorchFXPythonDecoder.from_exported_program(readable)
             # Without `input` OpenVINO forgets the sizes of a static program.
             model = openvino.convert_model(decoder, input=[_shape(spec, network) for spec in network.signature.inputs])
     except _CONVERSION_ERRORS as error:

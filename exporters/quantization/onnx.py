@@ -122,10 +122,14 @@ def _excluded(
     model: onnx.ModelProto, layers: frozenset[str], paths: tuple[str, ...], *, keep_products: bool
 ) -> list[str]:
     known = constants(model)
-    return [
-        node.name
+    kept = [
+        node
         for node in model.graph.node
         if layer_of(node) in layers
         or any(f"{layer_of(node)}.".startswith(f"{path}.") for path in paths)
         or (keep_products and node.op_type == "MatMul" and not set(node.input) & known.keys())
     ]
+    # What makes the input of such a layer would still round it.
+    inputs = {name for node in kept if node.op_type in COMPUTING for name in node.input}
+    kept += [node for node in model.graph.node if node.op_type in _BETWEEN and inputs.intersection(node.output)]
+    return [node.name for node in kept]

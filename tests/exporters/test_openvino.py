@@ -119,3 +119,34 @@ def test_a_file_that_openvino_cannot_read_is_named(small_net, image, tmp_path, b
     )
     with pytest.raises(exporters.ExportError, match=r"n.xml|n.bin"):
         exporters.export(small_net, image, to=exporter, path=tmp_path / "n.xml")
+
+
+@pytest.mark.skipif(
+    "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"), reason="no bfloat16"
+)
+def test_bf16_is_stored_and_computed_and_read_back(small_net, image, tmp_path):
+    artifact = exporters.export(small_net, image, to="openvino", path=tmp_path / "n.xml", precision="bf16")
+    assert exporters.load(artifact, threads=1).properties["active_precision"] == "bf16"
+    assert set(artifact.audit.weight_bytes) == set(artifact.audit.operators) == {"bfloat16"}
+    # 4 * 3 * 9 and 5 * 4 weights, and 4 and 5 biases, which OpenVINO gives the outputs' number of dimensions.
+    assert artifact.audit.weight_bytes["bfloat16"] == 2 * (108 + 20 + 4 + 5)
+    # One rounding to 8 bits of mantissa is an error of at most 2^-9.
+    assert 1e-4 < artifact.parity.outputs[0].relative_l2 < 2e-2
+
+
+def test_two_exports_of_a_network_have_equal_bytes(small_net, image, tmp_path):
+    names = ("a", "b")
+    for name in names:
+        (tmp_path / name).mkdir()
+        exporters.export(small_net, image, to="openvino", path=tmp_path / name / "n.xml", dynamic_batch=True)
+    for suffix in ("xml", "bin"):
+        first, second = ((tmp_path / name / f"n.{suffix}").read_bytes() for name in names)
+        assert first == second
+
+
+def test_operations_say_which_module_they_come_from(small_net, image, tmp_path):
+    exporters.export(small_net, image, to="openvino", path=tmp_path / "n.xml")
+    operations = openvino.Core().read_model(tmp_path / "n.xml").get_ordered_ops()
+    layers = {op.get_type_name(): op.get_friendly_name().partition("/")[0] for op in operations}
+    assert layers["Convolution"] == "convolution"
+    assert layers["MatMul"] == "head"
