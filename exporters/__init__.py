@@ -5,6 +5,7 @@ Importing this package loads neither PyTorch nor any runtime, so that a machine 
 
 from exporters.api import export, load, pytorch_session
 from exporters.artifact import Artifact
+from exporters.bundles import Bundle, ModelCard, bundle, open_bundle
 from exporters.errors import (
     ArtifactError,
     CaptureError,
@@ -30,6 +31,7 @@ from exporters.task import TaskReport
 __all__ = [
     "Artifact",
     "ArtifactError",
+    "Bundle",
     "CaptureError",
     "Comparison",
     "ConversionError",
@@ -41,6 +43,7 @@ __all__ = [
     "InputError",
     "LogMelPreprocessing",
     "MissingRuntimeError",
+    "ModelCard",
     "ModelMetadata",
     "ParityError",
     "PathError",
@@ -53,9 +56,11 @@ __all__ = [
     "TaskReport",
     "TensorSpec",
     "Tolerance",
+    "bundle",
     "compare",
     "export",
     "load",
+    "open_bundle",
     "profile",
     "pytorch_session",
     "read_metadata",

@@ -108,8 +108,8 @@ def export(
     if max_drop is not None and not 0 <= max_drop < math.inf:
         raise ValueError(f"`max_drop` must be None or a finite number of at least 0, got {max_drop!r}.")
     metadata = metadata_from(metadata)
-    exporter = _exporter(to) if isinstance(to, str) else to
-    batch = _batch_range(dynamic_batch)
+    exporter = find_exporter(to)
+    batch = batch_range(dynamic_batch)
     pipeline = importlib.import_module("exporters.pipeline")
     return cast(
         Artifact,
@@ -198,18 +198,22 @@ def pytorch_session(
         {'output': array([[0.5, 0.5]], dtype=float32)}
     """
     network = importlib.import_module("exporters.network").prepare(
-        model, example_inputs, batch=_batch_range(dynamic_batch)
+        model, example_inputs, batch=batch_range(dynamic_batch)
     )
     return cast(Session, importlib.import_module("exporters.sessions.pytorch").PyTorchSession(network, threads=threads))
 
 
-def _exporter(format: str) -> "Exporter":
-    if format not in EXPORTERS:
-        raise ValueError(f"`to` must be one of {', '.join(map(repr, EXPORTERS))} or an exporter, got {format!r}.")
-    return cast("Exporter", import_runtime(EXPORTERS, format)())
+def find_exporter(to: "str | Exporter") -> "Exporter":
+    """The exporter of a format with its default options, or the one given."""
+    if not isinstance(to, str):
+        return to
+    if to not in EXPORTERS:
+        raise ValueError(f"`to` must be one of {', '.join(map(repr, EXPORTERS))} or an exporter, got {to!r}.")
+    return cast("Exporter", import_runtime(EXPORTERS, to)())
 
 
-def _batch_range(dynamic_batch: bool | tuple[int, int]) -> DimensionRange | None:
+def batch_range(dynamic_batch: bool | tuple[int, int]) -> DimensionRange | None:
+    """The range that ``dynamic_batch`` stands for; ``None`` for a fixed batch."""
     if isinstance(dynamic_batch, bool):
         return DEFAULT_BATCH if dynamic_batch else None
     try:

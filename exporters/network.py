@@ -201,6 +201,13 @@ def as_type(network: Network, dtype: torch.dtype) -> Network:
     return replace(network, module=module.eval())
 
 
+def with_samples(network: Network, samples: Sequence[Mapping[str, np.ndarray]]) -> Network:
+    """The same network with real inputs to verify on; a capture that was made serves it, too."""
+    sampled = replace(network, samples=tuple(samples))
+    sampled.captured.extend(network.captured)
+    return sampled
+
+
 def with_taps(network: Network, paths: Sequence[str]) -> Network:
     """The same network with what some of its submodules return as further outputs, named ``tap_<call>_<index>``."""
     inner = network.module

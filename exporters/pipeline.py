@@ -15,7 +15,7 @@ from exporters.errors import ConversionError, InputError, ParityError, PathError
 from exporters.exporter import Exporter, Request
 from exporters.metadata.description import describe, with_preprocessing_in_graph
 from exporters.metadata.schema import ModelMetadata, metadata_from
-from exporters.network import ExampleInputs, Network, prepare
+from exporters.network import ExampleInputs, Network, prepare, with_samples
 from exporters.parity import TOLERANCES, Precision, Tolerance
 from exporters.preprocessing import Preprocessing
 from exporters.preprocessing.modules import with_preprocessing
@@ -179,7 +179,7 @@ def build_request(order: Order, network: Network) -> tuple[Request, Network]:
     calibration = Calibration.from_data(
         order.calibration, network.signature, samples=options.samples, seed=options.seed
     )
-    return replace(request, calibration=calibration), replace(network, samples=calibration.held_out)
+    return replace(request, calibration=calibration), with_samples(network, calibration.held_out)
 
 
 def _described(order: Order, request: Request, network: Network, exporter: Exporter) -> ModelMetadata:
