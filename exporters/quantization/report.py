@@ -67,3 +67,20 @@ class QuantizationReport:
             calibration=calibration and CalibrationRecord(**calibration),
             left_in_float=tuple(content["left_in_float"]),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerSensitivity:
+    """What the network's outputs lose when one layer alone is quantised.
+
+    Args:
+        layer: Path of the module, or name of the graph's node where the network itself computes.
+        operator: What it computes, such as ``"conv2d"``, ``"linear"`` or ``"scaled_dot_product_attention"``.
+        cosine: Smallest cosine over the outputs, dimensionless.
+        sqnr_db: Smallest signal to quantisation noise ratio over the outputs, dB; infinite where nothing changes.
+    """
+
+    layer: str
+    operator: str
+    cosine: float
+    sqnr_db: float

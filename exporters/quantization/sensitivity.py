@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,71 +10,29 @@ from torch import Tensor, fx
 
 from exporters.capture import capture
 from exporters.layers import COMPUTING, layer_name
-from exporters.network import ExampleInputs, Network, prepare
+from exporters.network import Network
 from exporters.parity import compare
 from exporters.quantization.calibration import Calibration, Sample
+from exporters.quantization.report import LayerSensitivity
 from exporters.sessions.pytorch import torch_threads
 
 _TRANSPOSED = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 _INPUT_MAJOR = ("addmm", "mm")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerSensitivity:
-    """What the network's outputs lose when one layer alone is quantised.
-
-    Args:
-        layer: Path of the module, or name of the graph's node where the network itself computes.
-        operator: What it computes, such as ``"conv2d"``, ``"linear"`` or ``"scaled_dot_product_attention"``.
-        cosine: Smallest cosine over the outputs, dimensionless.
-        sqnr_db: Smallest signal to quantisation noise ratio over the outputs, dB; infinite where nothing changes.
-    """
-
-    layer: str
-    operator: str
-    cosine: float
-    sqnr_db: float
-
-
-def sensitivity(
-    model: torch.nn.Module, example_inputs: ExampleInputs, data: Any, *, samples: int = 32, seed: int = 0
-) -> tuple[LayerSensitivity, ...]:
-    """Sensitivity of every convolution, linear layer and product of activations to int8, most sensitive first.
-
-    One layer at a time is computed with rounded weights (symmetric, per output channel) and rounded inputs (asymmetric,
-    per tensor, over the range of four fifths of the samples), all others in float32; the outputs are compared on the
-    remaining samples. Only what follows the layer is computed again, so the whole costs about half a forward pass per
-    layer and sample.
-
-    Args:
-        model: The network.
-        example_inputs: As in `exporters.export`.
-        data: Real inputs, as for the ``calibration`` of `exporters.export`.
-        samples: Largest number of samples.
-        seed: Seed by which they are chosen.
-
-    Returns:
-        One entry per layer.
-
-    Raises:
-        CaptureError: If the network cannot be captured.
-        InputError: If the data do not fit the network.
-
-    Example:
-        >>> import torch
-        >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
-        >>> found = sensitivity(net, torch.randn(1, 4), torch.randn(20, 4))
-        >>> sorted(entry.layer for entry in found)
-        ['0', '2']
-    """
-    network = prepare(model, example_inputs)
-    return layer_sensitivities(network, Calibration.from_data(data, network.signature, samples=samples, seed=seed))
-
-
 def layer_sensitivities(
     network: Network, calibration: Calibration, *, batches: int = 8
 ) -> tuple[LayerSensitivity, ...]:
-    """As `sensitivity`, of a prepared network; compared on at most ``batches`` held-out batches."""
+    """Sensitivity of every layer of a prepared network; see `exporters.quantization.sensitivity`.
+
+    Args:
+        network: The network.
+        calibration: Real inputs: ranges come from its batches, the comparison from those held out.
+        batches: Largest number of held-out batches.
+
+    Returns:
+        One entry per layer, most sensitive first.
+    """
     module = capture(network).run_decompositions({}).module()
     layers: dict[str, list[fx.Node]] = {}
     for node in module.graph.nodes:

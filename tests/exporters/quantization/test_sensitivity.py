@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from exporters.quantization.sensitivity import round_activation, round_weight, sensitivity
+from exporters.quantization import sensitivity
+from exporters.quantization.sensitivity import round_activation, round_weight
 
 
 def test_weights_are_rounded_to_127_steps_per_channel():
