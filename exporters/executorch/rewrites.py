@@ -1,7 +1,7 @@
 """The same mathematics in operators that XNNPACK has, so that a transformer stays in one partition."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,10 +19,10 @@ aten = torch.ops.aten
 def rewrite_for_xnnpack(program: ExportedProgram) -> ExportedProgram:
     """Express layer normalisation, attention and indexing by what XNNPACK computes.
 
-    Layer normalisation takes means as products with a constant vector, attention is two batched products around a
-    softmax, picking one index is a slice, and a reshape with one unknown size infers it. A vision transformer so
-    becomes one partition instead of some per layer. Where a rule does not hold (layer normalisation in float16, groups
-    of queries, sizes that are not known) the operator stays as it is.
+    Means, and with them normalisations, are products with a constant vector; attention is two batched products around a
+    softmax; picking one index is a slice, rolling two; a reshape with one unknown size infers it. A vision transformer
+    so becomes one partition instead of some per layer. Where a rule does not hold (normalisation in float16, groups of
+    queries, sizes that are not known) the operator stays as it is.
 
     Args:
         program: What `torch.export` captured.
@@ -30,7 +30,7 @@ def rewrite_for_xnnpack(program: ExportedProgram) -> ExportedProgram:
     Returns:
         A program that computes the same up to rounding.
     """
-    return _rewrite(program, {**_RULES, aten.layer_norm.default: _layer_norm})
+    return _rewrite(program, {**_RULES, **_XNNPACK_RULES})
 
 
 def rewrite_for_kernels(program: ExportedProgram) -> ExportedProgram:
@@ -75,14 +75,59 @@ def _layer_norm(
         return NotImplemented
     count = math.prod(normalized_shape)
     leading = x.shape[: x.ndim - len(normalized_shape)]
-    average = torch.ones(1, count) / count
-    centred = x.reshape(*leading, count)
-    centred = centred - aten.linear(centred, average)
-    normal = centred * torch.rsqrt(aten.linear(centred * centred, average) + eps)
-    normal = normal.reshape(*leading, *normalized_shape)
+    normal = _normalise(x.reshape(*leading, count), eps).reshape(*leading, *normalized_shape)
+    return _affine(normal, weight, bias)
+
+
+def _group_norm(
+    x: Tensor,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enabled: bool = True,
+) -> Any:
+    del cudnn_enabled
+    if x.dtype != torch.float32 or not _are_known(x.shape[1:]):
+        return NotImplemented
+    count = math.prod(x.shape[1:]) // num_groups
+    normal = _normalise(x.reshape(x.shape[0], num_groups, count), eps).reshape(x.shape)
+    per_channel = [x.shape[1]] + [1] * (x.ndim - 2)
+    return _affine(normal, *(None if each is None else each.reshape(per_channel) for each in (weight, bias)))
+
+
+def _normalise(x: Tensor, eps: float) -> Tensor:
+    average = _average(x.shape[-1])
+    centred: Tensor = x - aten.linear(x, average)
+    variance: Tensor = aten.linear(centred * centred, average)
+    return centred * torch.rsqrt(variance + eps)
+
+
+def _average(count: int) -> Tensor:
+    return torch.ones(1, count) / count
+
+
+def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     if weight is not None:
-        normal = normal * weight
-    return normal if bias is None else normal + bias
+        x = x * weight
+    return x if bias is None else x + bias
+
+
+def _mean(x: Tensor, dim: Sequence[int] | None, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Any:
+    dims = sorted(axis % x.ndim for axis in dim or ())
+    first, last = (dims[0], dims[-1]) if dims else (0, -1)
+    sizes = x.shape[first : last + 1]
+    if dtype is not None or x.dtype != torch.float32 or dims != list(range(first, last + 1)) or not _are_known(sizes):
+        return NotImplemented
+    if x.ndim == 4 and dims == [2, 3]:
+        # XNNPACK pools, but only into a map of one by one.
+        return NotImplemented if keepdim else aten.mean.dim(x, dims, True).reshape(x.shape[:2])
+    count, rest = math.prod(sizes), x.shape[last + 1 :]
+    if not dims or not _are_known(rest):
+        return NotImplemented
+    rows = x.reshape(*x.shape[:first], count, math.prod(rest)).transpose(-2, -1)
+    ones = [1] * len(dims) if keepdim else []
+    return aten.linear(rows, _average(count)).reshape(*x.shape[:first], *ones, *rest)
 
 
 def _attention(
@@ -131,12 +176,32 @@ def _unbind(x: Tensor, dim: int = 0) -> Any:
     return [_select(x, dim, index) for index in range(x.shape[dim])]
 
 
+def _unsqueeze(x: Tensor, dim: int) -> Tensor:
+    dim %= x.ndim + 1
+    return x.reshape(*x.shape[:dim], 1, *x.shape[dim:])
+
+
+def _roll(x: Tensor, shifts: Sequence[int], dims: Sequence[int] = ()) -> Any:
+    if not dims or not _are_known(x.shape[dim] for dim in dims):
+        return NotImplemented
+    for shift, dim in zip(shifts, dims, strict=True):
+        size = x.shape[dim]
+        start = -shift % size
+        if start:
+            x = torch.cat([aten.slice.Tensor(x, dim, start, size), aten.slice.Tensor(x, dim, 0, start)], dim)
+    return x.clone()
+
+
 def _batched_product(left: Tensor, right: Tensor) -> Tensor:
     *leading, rows, inner = left.shape
     columns = right.shape[-1]
     batch = math.prod(leading)
     product = torch.bmm(left.reshape(batch, rows, inner), right.reshape(batch, inner, columns))
     return product.reshape(*leading, rows, columns)
+
+
+def _are_known(sizes: Iterable[Any]) -> bool:
+    return all(isinstance(size, int) for size in sizes)
 
 
 def _same_leading(first: Tensor, *others: Tensor) -> bool:
@@ -148,8 +213,16 @@ def _same_leading(first: Tensor, *others: Tensor) -> bool:
 
 
 _RULES: Mapping[OpOverload, Callable[..., Any]] = {
+    aten.alias.default: lambda x: x,
     aten.scaled_dot_product_attention.default: _attention,
     aten.matmul.default: _matmul,
+    aten.roll.default: _roll,
     aten.select.int: _select,
     aten.unbind.int: _unbind,
+}
+_XNNPACK_RULES: Mapping[OpOverload, Callable[..., Any]] = {
+    aten.group_norm.default: _group_norm,
+    aten.layer_norm.default: _layer_norm,
+    aten.mean.dim: _mean,
+    aten.unsqueeze.default: _unsqueeze,
 }

@@ -107,12 +107,35 @@ def test_a_transformer_is_one_partition(token_file):
     assert token_file.notes == ()
 
 
-def test_what_the_delegate_left_out_is_counted_and_said(image, tmp_path):
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.Conv2d(4, 4, 3))
+def test_what_the_delegate_left_out_is_counted(image, tmp_path):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ELU(), nn.Conv2d(4, 4, 3))
     artifact = exporters.export(model, image, to="executorch", path=tmp_path / "n.pte")
     assert artifact.details["delegation"]["partitions"] == 2
-    assert artifact.details["delegation"]["outside"] == {"aten::native_group_norm.out": 1}
-    assert any("Outside of the delegate stay aten::native_group_norm.out" in note for note in artifact.notes)
+    assert artifact.details["delegation"]["outside"] == {"aten::elu.out": 1}
+
+
+@pytest.mark.slow
+def test_a_normalisation_left_out_is_said(token_net, image, tmp_path):
+    artifact = exporters.export(token_net, image, to="executorch", path=tmp_path / "n.pte", precision="fp16")
+    assert any("Outside of the delegate stay aten::native_layer_norm.out" in note for note in artifact.notes)
+
+
+@pytest.mark.slow
+def test_windows_groups_and_means_are_inside_of_the_partition(image, tmp_path):
+    class Shifted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.norm, self.head = nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.Linear(8, 5)
+
+        def forward(self, image):
+            maps = self.norm(self.stem(image)).roll((1, 2), (2, 3))
+            return self.head(maps.permute(0, 2, 3, 1).mean((1, 2))) + self.head(maps.mean((2, 3)))
+
+    model = Shifted()
+    artifact = exporters.export(model, image, to="executorch", path=tmp_path / "n.pte")
+    assert artifact.details["delegation"]["partitions"] == 1
+    assert artifact.details["delegation"]["outside"] == {}
+    assert relative_l2(*outputs(model, artifact, torch.randn(1, 3, PIXELS, PIXELS))) <= 1e-5
 
 
 def test_weights_and_arithmetic_of_fp16_are_read_from_the_file(small_net, image, tmp_path):
