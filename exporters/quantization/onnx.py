@@ -1,7 +1,7 @@
-"""Int8 for ONNX Runtime on a CPU: recipes that its kernels are fast with."""
+"""Int8 by ONNX Runtime's quantiser: recipes, and the search for the one that suits a network."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,15 +53,31 @@ percentile."""
 def quantize_for_cpu(
     model: onnx.ModelProto, network: Network, request: Request
 ) -> tuple[onnx.ModelProto, QuantizationReport]:
-    """Quantise a graph by the best of the recipes that suit it.
+    """Quantise a graph by the best of the recipes that suit it and ONNX Runtime's kernels; see `quantize_by_search`."""
+    return quantize_by_search(model, network, request, recipes=_suitable(network), symmetric=False)
+
+
+def quantize_by_search(
+    model: onnx.ModelProto,
+    network: Network,
+    request: Request,
+    *,
+    recipes: Sequence[str],
+    symmetric: bool,
+    finish: Callable[[onnx.ModelProto], onnx.ModelProto] | None = None,
+) -> tuple[onnx.ModelProto, QuantizationReport]:
+    """Quantise a graph by the best of some recipes, as ONNX Runtime computes them on a CPU.
 
     Args:
         model: The graph in float32, its nodes named by `exporters.onnx_names.carry_names`.
         network: What it was made from.
         request: Real inputs, options and the task's metric.
+        recipes: Names from `RECIPES` to choose from, best guess first.
+        symmetric: As for `exporters.quantization.onnxruntime.quantize_graph`; such graphs are run pair by pair.
+        finish: What else is done to a quantised graph before it is tried, such as a cast of the rest to float16.
 
     Returns:
-        The graph with QuantizeLinear and DequantizeLinear, and what was tried.
+        The finished graph with QuantizeLinear and DequantizeLinear, and what was tried.
 
     Raises:
         ConversionError: If no recipe can be applied, or ``max_drop`` was not met.
@@ -74,26 +90,26 @@ def quantize_for_cpu(
             way = RECIPES[recipe]
             batches = request.calibration.batches if request.calibration is not None else ()
             excluded = _excluded(model, kept, request.quantization.keep_float, keep_products=way.keep_products)
-            return quantize_graph(
+            quantized = quantize_graph(
                 model,
                 batches,
                 operators=way.operators,
                 exclude=excluded,
                 ranges=way.ranges,
-                symmetric=False,
+                symmetric=symmetric,
                 cache=folder,
             )
+            return quantized if finish is None else finish(quantized)
 
         def open_session(quantized: onnx.ModelProto) -> OnnxRuntimeSession:
             path = folder / "candidate.onnx"
             onnx.save(quantized, path)
+            artifact = draft(path, "onnx", network.signature)
             return OnnxRuntimeSession(
-                draft(path, "onnx", network.signature), threads=available_threads(), precision="fp32"
+                artifact, threads=available_threads(), precision="fp32", fuse_quantized=not symmetric
             )
 
-        runtime = Runtime(
-            recipes=_suitable(network), quantize=quantize, open_session=open_session, left_in_float=left_in_float
-        )
+        runtime = Runtime(recipes=recipes, quantize=quantize, open_session=open_session, left_in_float=left_in_float)
         return search(network, request, runtime)
 
 

@@ -36,7 +36,8 @@ def lint_graph(model: onnx.ModelProto) -> None:
         more = f"; and {len(breaches) - _SHOWN} more" if len(breaches) > _SHOWN else ""
         raise ConversionError(
             f"the graph must be one that TensorRT takes, but {'; '.join(breaches[:_SHOWN])}{more}. Quantise with "
-            f"symmetric int8, per tensor for activations and per channel for weights."
+            f"symmetric int8, per tensor for activations and per channel for weights; before training, that is "
+            f"FakeQuantization(activations='symmetric')."
         )
 
 

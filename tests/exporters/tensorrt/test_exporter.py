@@ -12,6 +12,8 @@ from torch import nn
 import exporters
 from exporters.errors import ConversionError, MissingRuntimeError, ParityError
 from exporters.onnx_graph import opset_of
+from exporters.quantization import QuantizationOptions
+from exporters.quantization.fake import FakeQuantization, calibrate, prepare_qat
 from exporters.tensorrt.exporter import TensorRTExporter
 from exporters.tensorrt.options import BuildOptions
 
@@ -79,7 +81,7 @@ def test_the_graph_keeps_its_inputs_and_outputs_and_metadata(folder, small_net, 
     path = folder / "described.tensorrt"
     exporters.export(small_net, image, to="tensorrt", path=path, precision="fp16", metadata={"labels": "cat,dog"})
     model = onnx.load(path / "model.onnx")
-    assert {entry.key: entry.value for entry in model.metadata_props} == {"labels": "cat,dog"}
+    assert {entry.key: entry.value for entry in model.metadata_props}["labels"] == "cat,dog"
     assert {value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)} == {
         onnx.TensorProto.FLOAT
     }
@@ -112,6 +114,42 @@ def test_attention_is_also_tried_without_its_own_products(folder):
     # Two linear layers, and two products of activations that are int8 unless `weighted` is the closest.
     expected = {"int8": 2, "float16": 2} if artifact.quantization.recipe == "weighted" else {"int8": 4}
     assert artifact.audit.operators == expected
+
+
+def test_layers_can_be_kept_in_float(small_net, tmp_path):
+    images = torch.randn(12, 3, 8, 8)
+    artifact = exporters.export(
+        small_net,
+        images[:1],
+        to="tensorrt",
+        path=tmp_path / "n.tensorrt",
+        precision="int8",
+        calibration=images,
+        quantization=QuantizationOptions(keep_float=("head",)),
+    )
+    assert artifact.audit.operators == {"int8": 1, "float16": 1}
+    assert artifact.quantization.left_in_float == ("head",)
+
+
+def test_ranges_that_were_trained_are_taken_over(small_net, tmp_path):
+    images = torch.randn(8, 3, 8, 8)
+    prepare_qat(small_net, images[:2], FakeQuantization(activations="symmetric"))
+    calibrate(small_net, [images])
+    artifact = exporters.export(small_net, images[:2], to="tensorrt", path=tmp_path / "n.tensorrt", precision="int8")
+    assert artifact.quantization.recipe == "quantisation-aware training"
+    assert artifact.audit.operators == {"int8": 2}
+    # 128 weights in all, of one byte each
+    assert artifact.audit.weight_bytes == {"int8": 128}
+    # PyTorch rounds as the graph does, so that only the float16 between the layers is left.
+    assert artifact.parity.outputs[0].relative_l2 <= 5e-3
+
+
+def test_trained_ranges_with_zero_points_are_refused_with_the_cure(small_net, tmp_path):
+    images = torch.randn(8, 3, 8, 8)
+    prepare_qat(small_net, images[:2])
+    calibrate(small_net, [images])
+    with pytest.raises(ConversionError, match=r"zero point of .* instead of int8 0.*activations='symmetric'"):
+        exporters.export(small_net, images[:2], to="tensorrt", path=tmp_path / "n.tensorrt", precision="int8")
 
 
 def test_says_that_no_engine_was_built_and_how_to_build_it(made):
