@@ -40,10 +40,15 @@ def capture(network: Network) -> ExportedProgram:
 
 
 def is_quantized(network: Network) -> bool:
-    """Whether a network came with its ranges, after quantisation-aware training: its graph rounds by itself."""
-    return any(
-        node.op == "call_function" and str(node.target).startswith(_QUANTIZED) for node in capture(network).graph.nodes
-    )
+    """Whether a network came with its ranges, after quantisation-aware training: its graph rounds by itself.
+
+    One that cannot be captured is not; an exporter may trace it, and one that cannot says why.
+    """
+    try:
+        nodes = capture(network).graph.nodes
+    except CaptureError:
+        return False
+    return any(node.op == "call_function" and str(node.target).startswith(_QUANTIZED) for node in nodes)
 
 
 def module_path(node: fx.Node) -> str:

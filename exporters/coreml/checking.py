@@ -46,7 +46,7 @@ def check_numbers(
         overflow = _overflow(sessions)
         if overflow is None:
             raise
-        raise ParityError(f"{error}\n{_cure(overflow, network)}") from error
+        raise ParityError(f"{error}\n  {_cure(overflow, network)}", error.report) from error
     overflow = _overflow(sessions)
     if isinstance(sessions[0], EvaluatorSession):
         artifact = replace(artifact, verified_on=_NOT_CORE_ML.format(sessions[0].properties["runtime_version"]))

@@ -1,8 +1,13 @@
 """Operators that the converter lacks, replaced by those that it has."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
+from torch import fx
 from torch.export import ExportedProgram
 
+from exporters.decompositions import COMMON_DECOMPOSITIONS
 from exporters.mil.toolkit import is_torch_fx_node_supported
 from exporters.quiet import errors_only
 
@@ -18,11 +23,18 @@ def supported(program: ExportedProgram) -> ExportedProgram:
         A program that computes the same.
     """
     program = program.run_decompositions({})
-    table = {**torch.export.default_decompositions(), torch.ops.aten.alias.default: lambda tensor: tensor}
-    while missing := {
-        node.target
-        for node in program.graph.nodes
-        if node.op == "call_function" and not is_torch_fx_node_supported(node) and node.target in table
-    }:
+    table: dict[Any, Any] = {
+        **torch.export.default_decompositions(),
+        **COMMON_DECOMPOSITIONS,
+        torch.ops.aten.alias.default: lambda tensor: tensor,
+    }
+    tried: set[Any] = set()
+    # What an operator is replaced by may be lacking, too; one that stays is left to the converter.
+    while missing := {node.target for node in program.graph.nodes if _is_lacking(node, table)} - tried:
         program = program.run_decompositions({target: table[target] for target in missing})
+        tried |= missing
     return program
+
+
+def _is_lacking(node: fx.Node, table: Mapping[Any, Any]) -> bool:
+    return node.op == "call_function" and node.target in table and not is_torch_fx_node_supported(node)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -12,7 +12,6 @@ from exporters.coreml.checking import check_numbers
 from exporters.coreml.compression import RECIPES, Compression, steps, write
 from exporters.coreml.conversion import Settings, converted
 from exporters.coreml.images import from_pixels
-from exporters.coreml.integers import in_32_bits
 from exporters.coreml.naming import KeepFloat32, ModulePaths
 from exporters.coreml.options import (
     ComputeUnits,
@@ -25,7 +24,8 @@ from exporters.coreml.options import (
 )
 from exporters.errors import ConversionError
 from exporters.exporter import Conversion, Request
-from exporters.mil.audit import audit_program
+from exporters.integers import with_32_bit_integers
+from exporters.mil.audit import audit_program, lowest_precision
 from exporters.mil.package import read_package
 from exporters.mil.toolkit import coremltools
 from exporters.network import Network
@@ -122,6 +122,8 @@ class CoreMLExporter:
         artifact = replace(artifact, signature=network.signature)
         package = read_package(artifact.path)
         check_signature(network.signature, package.inputs, package.outputs)
+        if artifact.quantization is not None and artifact.quantization.calibration is None:
+            _check_activations(package.main)
         audit = audit_program(
             package.main, kept=artifact.details["kept_in_float32"], weights_only=artifact.precision == "int8"
         )
@@ -151,4 +153,14 @@ class CoreMLExporter:
 
     def _taken(self, network: Network) -> Network:
         """The network as the package takes it: pixels for an image, 32-bit integers."""
-        return in_32_bits(network if self.image is None else from_pixels(network, self.image))
+        if self.image is not None:
+            network = from_pixels(network, self.image)
+        return with_32_bit_integers(network, runtime="Core ML", dtypes=("float32", "int32"))
+
+
+def _check_activations(main: Any) -> None:
+    """Raise unless a network that was trained for it computes in int8."""
+    if lowest_precision(main) != "int8":
+        raise ConversionError(
+            "the package must compute in int8 as the network was trained to, but it quantises no activation."
+        )

@@ -1,11 +1,11 @@
 """From an operation of a program back to the module that it came from."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from torch import fx
 
-from exporters.capture import capture
+from exporters.capture import capture, module_path
 from exporters.coreml.decomposition import supported
 from exporters.errors import CaptureError, ConversionError
 from exporters.network import Network
@@ -27,7 +27,7 @@ class ModulePaths:
             nodes = supported(capture(network)).graph.nodes
         except CaptureError:
             return
-        self._paths = {node.name: _paths(node) for node in nodes if node.op == "call_function" and _stack(node)}
+        self._paths = {node.name: _paths(node) for node in nodes if node.op == "call_function"}
 
     def of(self, operation: str) -> tuple[str, ...]:
         """Paths of the modules of an operation, the nearest first; empty if its name says nothing.
@@ -84,13 +84,8 @@ class KeepFloat32:
             )
 
 
-def _stack(node: fx.Node) -> Mapping[str, Any]:
-    stack: Mapping[str, Any] = node.meta.get("nn_module_stack") or {}
-    return stack
-
-
 def _path(node: fx.Node) -> str:
-    path = str(list(_stack(node).values())[-1][0])
+    path = module_path(node)
     while path.partition(".")[0] in ("module", "network"):  # what the exporters put around the user's module
         path = path.partition(".")[2]
     return path
@@ -98,6 +93,6 @@ def _path(node: fx.Node) -> str:
 
 def _paths(node: fx.Node) -> tuple[str, ...]:
     source = node.args[0] if node.args else None
-    if _BATCH_NORM in str(node.target) and isinstance(source, fx.Node) and _stack(source):
+    if _BATCH_NORM in str(node.target) and isinstance(source, fx.Node):
         return _path(node), _path(source)
     return (_path(node),)

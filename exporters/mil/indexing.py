@@ -78,7 +78,7 @@ def _gather(x: Tensor, indices: Tensor, axis: int, batch_axes: int) -> Tensor:
     if batch_axes:
         pairs = zip(x, indices, strict=True)
         return torch.stack([_gather(part, index, axis - 1, batch_axes - 1) for part, index in pairs])
-    return x.index_select(axis, indices.flatten()).reshape(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
+    return x.index_select(axis, indices.flatten()).reshape([*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]])
 
 
 def _gathered_along_axis(x: Tensor, inputs: Arguments) -> Tensor:

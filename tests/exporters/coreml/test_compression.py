@@ -6,6 +6,7 @@ import exporters
 from exporters.coreml import CoreMLExporter, LinearWeights, Palette, Sparsity
 from exporters.errors import ConversionError
 from exporters.parity import Tolerance
+from exporters.quantization.fake import calibrate, prepare_qat
 
 DATA = torch.randn(12, 64, generator=torch.Generator().manual_seed(0))
 
@@ -85,6 +86,17 @@ def test_layers_to_keep_must_exist(export_int8):
 def test_an_unknown_recipe_is_refused(export_int8):
     with pytest.raises(ConversionError, match="'auto' or one of 'linear', 'palette' for coreml, got 'entropy'"):
         export_int8("coreml", quantization=exporters.QuantizationOptions(recipe="entropy"))
+
+
+def test_a_network_trained_for_int8_keeps_its_ranges(perceptron, tmp_path):
+    prepare_qat(perceptron, DATA[:2])
+    calibrate(perceptron, [DATA])
+    artifact = exporters.export(perceptron, DATA[:1], to="coreml", path=tmp_path / "n.mlpackage", precision="int8")
+    assert artifact.quantization.recipe == "from training"
+    # Every weight is one byte, small ones too, and the activations between the layers are quantised.
+    assert artifact.audit.weight_bytes == {"int8": 64 * 96 + 96 * 64 + 64 * 3}
+    assert exporters.load(artifact).properties["active_precision"] == "int8"
+    assert artifact.parity.outputs[0].cosine > 0.99
 
 
 @pytest.mark.parametrize(

@@ -196,7 +196,7 @@ class Frames(nn.Module):
 
 SAMPLES = ExportSpec(
     inputs=(TensorSpec("waveform", (1, "time"), "float32"),),
-    dimensions={"time": DimensionRange(400, 1600, multiple=400)},
+    dimensions={"time": DimensionRange(800, 2000, multiple=400)},
 )
 
 
@@ -204,13 +204,21 @@ def test_a_range_of_lengths_is_read_back_and_checked(tmp_path):
     path = tmp_path / "n.mlpackage"
     artifact = exporters.export(Frames(), SAMPLES, to="coreml", path=path)
     assert artifact.parity.outputs[0].relative_l2 < 1e-6
-    assert read_package(path).inputs[0].shape == (1, DimensionRange(400, 1600))
+    assert read_package(path).inputs[0].shape == (1, DimensionRange(800, 2000))
+
+
+def test_a_network_whose_capture_is_too_narrow_is_traced_which_is_said(tmp_path):
+    # A single step of 400 is a size of 1 to torch.export, which takes it for a constant.
+    spec = ExportSpec(inputs=SAMPLES.inputs, dimensions={"time": DimensionRange(400, 1200, multiple=400)})
+    artifact = exporters.export(Frames(), spec, to="coreml", path=tmp_path / "n.mlpackage")
+    assert artifact.notes[0].startswith("Converted through torch.jit.trace: dimension `time` of input `waveform` must")
+    assert artifact.parity.outputs[0].relative_l2 < 1e-6
 
 
 def test_lengths_can_be_enumerated_through_a_trace_which_is_said(tmp_path):
     path = tmp_path / "n.mlpackage"
     artifact = exporters.export(Frames(), SAMPLES, to=CoreMLExporter(sizes="enumerated"), path=path)
-    assert read_package(path).sizes == {"waveform": ((1, 400), (1, 800), (1, 1200), (1, 1600))}
+    assert read_package(path).sizes == {"waveform": ((1, 800), (1, 1200), (1, 1600), (1, 2000))}
     assert artifact.notes == ("Converted through torch.jit.trace: enumerated shapes need it",)
     assert artifact.parity.outputs[0].relative_l2 < 1e-6
 

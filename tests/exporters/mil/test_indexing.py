@@ -79,6 +79,11 @@ CASES = {
         {"x": X, "i": ROWS},
         (np.take(X, ROWS, axis=1),),
     ),
+    "gather__scalar": (
+        lambda mb, x: mb.expand_dims(x=mb.gather(x=mb.shape(x=x), indices=np.int32(2), axis=0), axes=[0]),
+        {"x": X},
+        (np.array([4]),),
+    ),
     "gather__batched": (
         lambda mb, x, i: mb.gather(x=x, indices=i, axis=1, batch_dims=1),
         {"x": X, "i": PAIRS},
