@@ -21,8 +21,8 @@ from exporters.threads import check_threads
 if TYPE_CHECKING:
     from torch import nn
 
+    from exporters.example import ExampleInputs
     from exporters.exporter import Exporter
-    from exporters.network import ExampleInputs
 
 Format = Literal["coreai", "coreml", "executorch", "onnx", "openvino", "tensorrt"]
 DEFAULT_BATCH = DimensionRange(1, 32)

@@ -1,9 +1,8 @@
 """The bare network an export starts from: tensors in by position, tensors out as a tuple, every one of them named."""
 
 import copy
-import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -14,14 +13,13 @@ from torch import Tensor, nn
 from torch._dynamo import OptimizedModule
 
 from exporters.errors import CaptureError
+from exporters.example import ExampleInputs, at_sizes, bind_example, cast_floats, sizes_of, with_batch
 from exporters.quantization.attachment import quantization_of
 from exporters.signature import BATCH, DimensionRange, Signature, TensorSpec
 from exporters.spec import ExportSpec
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
-
-ExampleInputs = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
 
 # What PyTorch raises when user code meets something that tracing or copying cannot do; it has no common base.
 TORCH_ERRORS = (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError)
@@ -57,11 +55,11 @@ class PositionalNetwork(nn.Module):
 
     def named(self, *inputs: Tensor) -> list[tuple[str, Tensor]]:
         """The module's tensors with their names."""
-        cast = [_cast(tensor, self.dtype) for tensor in inputs]
+        cast = [cast_floats(tensor, self.dtype) for tensor in inputs]
         positional = len(cast) - len(self.keywords)
         with self._tapped() as seen:
             output = self.module(*cast[:positional], **dict(zip(self.keywords, cast[positional:], strict=True)))
-        return [(name, _cast(tensor, torch.float32)) for name, tensor in (*named_tensors(output), *seen)]
+        return [(name, cast_floats(tensor, torch.float32)) for name, tensor in (*named_tensors(output), *seen)]
 
     @contextmanager
     def _tapped(self) -> Iterator[list[tuple[str, Tensor]]]:
@@ -151,9 +149,9 @@ def prepare(
                 "`dynamic_batch` must be left out with an ExportSpec, got both; give `dimensions` a batch."
             )
         return _from_spec(module, example_inputs)
-    example, keywords, names = _bind(module.forward, example_inputs)
+    example, keywords, names = bind_example(module.forward, example_inputs)
     if batch is not None:
-        example = _with_batch(example, names, batch)
+        example = with_batch(example, names, batch)
     network = PositionalNetwork(module, keywords).eval()
     inputs = tuple(
         _tensor_spec(name, tensor, ((BATCH, *tensor.shape[1:]) if batch else tensor.shape))
@@ -172,13 +170,13 @@ def resized(network: Network, sizes: Mapping[str, int]) -> Network:
     Returns:
         The network; it is not captured yet.
     """
-    return replace(network, example=_at_sizes(network.example, network.signature.inputs, sizes))
+    return replace(network, example=at_sizes(network.example, network.signature.inputs, sizes))
 
 
 def _from_spec(module: nn.Module, spec: ExportSpec) -> Network:
     drawn = {name: torch.from_numpy(array) for name, array in spec.draw(spec.typical_sizes(), seed=0).items()}
     by_name = {each.name: each for each in spec.inputs}
-    example, keywords, names = _bind(module.forward, drawn)
+    example, keywords, names = bind_example(module.forward, drawn)
     network = PositionalNetwork(module, keywords).eval()
     return _with_outputs(network, tuple(by_name[name] for name in names), spec.dimensions, example)
 
@@ -238,10 +236,6 @@ def named_tensors(output: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
         yield from named_tensors(value, re.sub(r"\W", "_", f"{name}_{key}" if name else str(key)))
 
 
-def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    return tensor.to(dtype) if tensor.is_floating_point() and tensor.dtype != dtype else tensor
-
-
 def _evaluation_copy(model: nn.Module) -> nn.Module:
     if isinstance(model, OptimizedModule):
         model = model.get_submodule("_orig_mod")
@@ -270,55 +264,6 @@ def _evaluation_copy(model: nn.Module) -> nn.Module:
     return module
 
 
-def _bind(
-    forward: Callable[..., Any], example_inputs: ExampleInputs
-) -> tuple[tuple[Tensor, ...], tuple[str, ...], tuple[str, ...]]:
-    positional, keywords = _split(example_inputs)
-    signature = inspect.signature(forward)
-    try:
-        arguments = signature.bind(*positional, **keywords).arguments
-    except TypeError as error:
-        given = f"the names {sorted(keywords)}" if keywords else f"{len(positional)} by position"
-        raise CaptureError(f"`example_inputs` must fit forward{signature}, got {given}: {error}.") from error
-    names: list[str] = []
-    for name, value in arguments.items():
-        match signature.parameters[name].kind:
-            case inspect.Parameter.VAR_POSITIONAL:
-                names += [f"{name}_{index}" for index in range(len(value))]
-            case inspect.Parameter.VAR_KEYWORD:
-                names += list(value)
-            case _:
-                names.append(name)
-    by_name = keywords or dict(zip(names, positional, strict=True))
-    example = tuple(_cast(by_name[name].detach().cpu(), torch.float32) for name in names)
-    return example, tuple(names) if keywords else (), tuple(names)
-
-
-def _split(example_inputs: ExampleInputs) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
-    keywords: dict[str, Tensor] = {}
-    positional: tuple[Tensor, ...] = ()
-    if isinstance(example_inputs, Mapping):
-        keywords = dict(example_inputs)
-    elif isinstance(example_inputs, Tensor):
-        positional = (example_inputs,)
-    elif isinstance(example_inputs, Sequence):
-        positional = tuple(example_inputs)
-    values = (*positional, *keywords.values())
-    if not values or not all(isinstance(value, Tensor) for value in values):
-        kinds = ", ".join(type(value).__name__ for value in values) or repr(example_inputs)
-        raise CaptureError(f"`example_inputs` must be a tensor, a tuple of tensors or a dict of tensors, got {kinds}.")
-    return positional, keywords
-
-
-def _with_batch(example: tuple[Tensor, ...], names: tuple[str, ...], batch: DimensionRange) -> tuple[Tensor, ...]:
-    sizes = {name: tensor.shape[0] if tensor.ndim else 0 for name, tensor in zip(names, example, strict=True)}
-    size = max(sizes.values())
-    if size == 0 or len(set(sizes.values())) > 1:
-        raise CaptureError(f"`dynamic_batch` needs inputs that agree on the size of dimension 0, got {sizes}.")
-    wanted = min(max(size, batch.minimum, 2), batch.maximum)
-    return tuple(tensor[torch.arange(wanted) % size] for tensor in example)
-
-
 def _outputs(
     network: PositionalNetwork,
     example: tuple[Tensor, ...],
@@ -334,7 +279,7 @@ def _outputs(
     here = sizes_of(example, inputs)
     for dimension, accepted in dimensions.items():
         other = _another_size(here[dimension], accepted)
-        changed = _run(network, _at_sizes(example, inputs, {**here, dimension: other}))
+        changed = _run(network, at_sizes(example, inputs, {**here, dimension: other}))
         for name, shape, (_, before), (_, after) in zip(names, shapes, named, changed, strict=True):
             for axis, (first, second) in enumerate(zip(before.shape, after.shape, strict=True)):
                 if first != second:
@@ -344,33 +289,12 @@ def _outputs(
     return tuple(_tensor_spec(*triple) for triple in zip(names, (tensor for _, tensor in named), shapes, strict=True))
 
 
-def sizes_of(example: Sequence[Tensor], inputs: Sequence[TensorSpec]) -> dict[str, int]:
-    """Size of every dynamic dimension in the example."""
-    return {
-        size: tensor.shape[axis]
-        for spec, tensor in zip(inputs, example, strict=True)
-        for axis, size in enumerate(spec.shape)
-        if isinstance(size, str)
-    }
-
-
 def _another_size(size: int, accepted: DimensionRange) -> int:
     """A size far from ``size``, for strided layers to notice, and odd, for layers that fold sizes to refuse."""
     for other in (accepted.nearest(2 * size + accepted.multiple), accepted.nearest(size // 2)):
         if other != size:
             return other
     return accepted.smallest if size != accepted.smallest else accepted.largest
-
-
-def _at_sizes(example: Sequence[Tensor], inputs: Sequence[TensorSpec], sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
-    return tuple(_of_shape(tensor, spec.at(sizes)) for tensor, spec in zip(example, inputs, strict=True))
-
-
-def _of_shape(tensor: Tensor, shape: Sequence[int]) -> Tensor:
-    for axis, size in enumerate(shape):
-        if size != tensor.shape[axis]:
-            tensor = tensor.index_select(axis, torch.arange(size) % tensor.shape[axis])
-    return tensor
 
 
 def _run(network: PositionalNetwork, inputs: tuple[Tensor, ...]) -> list[tuple[str, Tensor]]:

@@ -12,10 +12,11 @@ from exporters.audit import check_audit
 from exporters.bisection import explain, open_session
 from exporters.capture import is_quantized
 from exporters.errors import ConversionError, InputError, ParityError, PathError, QuantizationError
+from exporters.example import ExampleInputs
 from exporters.exporter import Exporter, Request
 from exporters.metadata.description import describe, with_preprocessing_in_graph
 from exporters.metadata.schema import ModelMetadata, metadata_from
-from exporters.network import ExampleInputs, Network, prepare, with_samples
+from exporters.network import Network, prepare, with_samples
 from exporters.parity import TOLERANCES, Precision, Tolerance
 from exporters.preprocessing import Preprocessing
 from exporters.preprocessing.modules import with_preprocessing

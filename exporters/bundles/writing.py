@@ -24,8 +24,8 @@ from exporters.task import Metric
 if TYPE_CHECKING:
     from torch import nn
 
+    from exporters.example import ExampleInputs
     from exporters.exporter import Exporter
-    from exporters.network import ExampleInputs
 
 FOLDER, ARCHIVE = ".bundle", ".zip"
 CARD, RUNNER = "README.md", "run.py"

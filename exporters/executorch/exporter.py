@@ -1,6 +1,5 @@
 """Export to ExecuTorch, verified in its runtime."""
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from exporters.executorch.delegation import delegation, delegation_notes
 from exporters.executorch.lowering import lower
 from exporters.executorch.program import Program, read_program
 from exporters.exporter import Conversion, Request
-from exporters.network import Network, PositionalNetwork
+from exporters.network import Network, as_type
 from exporters.parity import Precision, Tolerance
 from exporters.quantization.pt2e import quantize
 from exporters.readback import check_signature
@@ -71,7 +70,7 @@ class ExecuTorchExporter:
         if request.precision == "int8":
             network, report = quantize(network, request)
         elif request.precision == "fp16" and not BACKENDS[self.backend].rounds:
-            network = _in_half(network)
+            network = as_type(network, torch.float16)
         content = lower(capture(network), backend=self.backend, precision=request.precision, metadata=request.metadata)
         path.write_bytes(content)
         program = read_program(path)
@@ -109,12 +108,6 @@ def _precision_notes(program: Program, precision: Precision) -> tuple[str, ...]:
     if precision != "fp16" or not wide:
         return ()
     return (f"XNNPACK keeps the weights of convolutions in float32 ({wide} bytes) and computes in float16 from them.",)
-
-
-def _in_half(network: Network) -> Network:
-    """The same network computed in float16 between float32 inputs and outputs."""
-    module = copy.deepcopy(network.module.module).half()
-    return replace(network, module=PositionalNetwork(module, network.module.keywords, dtype=torch.float16).eval())
 
 
 def _check_kernels(program: Program) -> None:

@@ -9,7 +9,7 @@ from exporters.quantization.report import LayerSensitivity
 if TYPE_CHECKING:
     from torch import nn
 
-    from exporters.network import ExampleInputs
+    from exporters.example import ExampleInputs
 
 
 def sensitivity(

@@ -8,7 +8,8 @@ from torch import nn
 
 from exporters.capture import capture
 from exporters.errors import QuantizationError
-from exporters.network import ExampleInputs, prepare
+from exporters.example import ExampleInputs
+from exporters.network import prepare
 from exporters.quantization.attachment import FakeQuantization, Quantization, quantization_of
 from exporters.quantization.flow import Place, find_places
 from exporters.quantization.layers import LayerQuantization

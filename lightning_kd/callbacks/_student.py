@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from exporters.network import ExampleInputs
+from exporters.example import ExampleInputs
 from lightning_kd.errors import KDError, SetupError, TapError
 from lightning_kd.taps import Inputs, module_paths, resolve_module
 

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 import exporters
 from exporters.artifact import sha256_of
-from exporters.network import ExampleInputs
+from exporters.example import ExampleInputs
 from exporters.parity import Precision
 from exporters.quantization.fake import quantization_of
 from exporters.runtimes import EXPORTERS, import_runtime

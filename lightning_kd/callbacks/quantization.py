@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 from typing_extensions import override
 
-from exporters.network import ExampleInputs
+from exporters.example import ExampleInputs
 from exporters.quantization.fake import FakeQuantization, Quantization, prepare_qat, quantization_of
 from exporters.quantization.quantizers import Observing
 from lightning_kd.callbacks._student import find_student, student_example
