@@ -87,3 +87,12 @@ def test_fashion_mnist_writes_a_row_per_method_with_the_accuracies_of_each_seed(
             assert row["gain"] == pytest.approx(gain, abs=1e-3)
     assert result["pairs"]["cnn_to_vit"]["rows"][1]["weights"] == {"task": 1.0, "dkd": [0.05, 0.1]}
     assert "transformer as student" in result["pairs"]["vit_to_cnn"]["rows"][2]["obstacle"]
+
+
+def test_export_speed_prints_four_ratios_per_model_and_runtime():
+    result = run("export_speed.py", "--models", "lcnet_035", "--runtimes", "onnx")
+
+    names = ("ours_to_plain", "int8_to_fp32", "int8_to_default", "int8_to_eager")
+    assert list(result["ratios"]) == [f"lcnet_035/onnx/{name}" for name in names]
+    assert all(row["interval"][0] <= row["value"] <= row["interval"][1] for row in result["rows"])
+    assert {"machine", "versions"} <= result.keys()
