@@ -7,6 +7,7 @@ from torch import Tensor, nn
 import exporters
 from exporters.errors import ConversionError
 from exporters.quantization import QuantizationOptions
+from exporters.quantization.fake import calibrate, prepare_qat
 from exporters.quantization.pt2e import AS_TRAINED
 
 PIXELS = 8
@@ -170,3 +171,15 @@ def test_a_network_that_came_with_its_ranges_is_lowered_as_it_is(tmp_path):
     assert artifact.audit.weight_bytes == {"int8": 15}
     assert artifact.audit.operators == {"int8": 1}
     assert artifact.parity.outputs[0].relative_l2 <= 1e-5
+
+
+@pytest.mark.slow
+def test_a_network_of_our_own_training_computes_every_layer_in_int8(images, tmp_path):
+    model = ConvolutionNet()
+    prepare_qat(model, images[:2])
+    calibrate(model, [images])
+    artifact = exporters.export(model, images[:1], to="executorch", path=tmp_path / "n.pte", precision="int8")
+    assert artifact.quantization.recipe == AS_TRAINED
+    assert artifact.audit.operators == {"int8": 3}
+    assert artifact.details["delegation"]["outside"] == {}
+    assert artifact.parity.outputs[0].cosine >= 0.9999
