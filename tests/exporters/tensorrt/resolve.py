@@ -5,12 +5,11 @@ came from TensorRT and whose class neither an annotation nor the bindings' own d
 """
 
 import ast
+import importlib
 import json
 import re
 import sys
 from pathlib import Path
-
-import tensorrt_bindings
 
 MODULE, UNKNOWN = "module", "unknown"
 
@@ -18,7 +17,8 @@ MODULE, UNKNOWN = "module", "unknown"
 class Resolver(ast.NodeVisitor):
     """Follows modules, classes, instances and methods of TensorRT through one source."""
 
-    def __init__(self):
+    def __init__(self, bindings):
+        self.bindings = bindings
         self.resolved, self.missing, self.untyped = set(), set(), set()
         self.members, self.names = {}, {}
 
@@ -68,7 +68,7 @@ class Resolver(ast.NodeVisitor):
         text = "" if annotation is None else ast.unparse(annotation)
         classes = re.findall(r"\btrt\.(\w+)", text)
         for found in classes:
-            self._note(hasattr(tensorrt_bindings, found), found)
+            self._note(hasattr(self.bindings, found), found)
         return tuple(("instance", found) for found in classes)
 
     def _kind(self, node):
@@ -92,9 +92,9 @@ class Resolver(ast.NodeVisitor):
             if kind[0] == "class":
                 kinds.append(("instance", kind[1]))
             elif kind[0] == "method":
-                document = getattr(getattr(tensorrt_bindings, kind[1]), kind[2]).__doc__ or ""
+                document = getattr(getattr(self.bindings, kind[1]), kind[2]).__doc__ or ""
                 found = re.search(r"-> (?:[\w.]*\.)?(\w+)", document)
-                known = found is not None and hasattr(tensorrt_bindings, found[1])
+                known = found is not None and hasattr(self.bindings, found[1])
                 kinds.append(("instance", found[1]) if known else (UNKNOWN, f"{kind[1]}.{kind[2]}()"))
         return tuple(kinds)
 
@@ -102,7 +102,7 @@ class Resolver(ast.NodeVisitor):
         if base[0] == UNKNOWN:
             self.untyped.add(f"{base[1]}.{node.attr}")
             return
-        owner = tensorrt_bindings if base[0] == MODULE else getattr(tensorrt_bindings, base[1], None)
+        owner = self.bindings if base[0] == MODULE else getattr(self.bindings, base[1], None)
         name = node.attr if base[0] == MODULE else f"{base[1]}.{node.attr}"
         there = hasattr(owner, node.attr)
         self._note(there, name)
@@ -119,11 +119,12 @@ class Resolver(ast.NodeVisitor):
 
 
 def main():
-    resolver = Resolver()
+    bindings = importlib.import_module("tensorrt_bindings")
+    resolver = Resolver(bindings)
     for source in sys.argv[1:]:
         resolver.visit(ast.parse(Path(source).read_text(encoding="utf-8")))
     names = {key: sorted(getattr(resolver, key)) for key in ("resolved", "missing", "untyped")}
-    sys.stdout.write(json.dumps({"version": tensorrt_bindings.__version__, **names}))
+    sys.stdout.write(json.dumps({"version": bindings.__version__, **names}))
 
 
 if __name__ == "__main__":
