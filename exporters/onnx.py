@@ -17,6 +17,7 @@ from exporters.onnx_graph import found_tensors, save_model, to_onnx
 from exporters.parity import Precision, Tolerance
 from exporters.quantization.onnx import left_in_float, quantize_for_cpu
 from exporters.quantization.onnx_fold import store_as_integers
+from exporters.quantization.onnx_unsigned import make_activations_unsigned
 from exporters.quantization.report import QuantizationReport
 from exporters.quantization.sparsity import sparse_layers
 from exporters.readback import check_signature
@@ -73,7 +74,7 @@ class OnnxExporter:
         if request.calibration is not None:
             model, report = quantize_for_cpu(model, network, request)
         elif request.precision == "int8":
-            model = store_as_integers(model)
+            model = make_activations_unsigned(store_as_integers(model))
             report = QuantizationReport(recipe="quantisation-aware training", left_in_float=left_in_float(model))
         save_model(model, path, metadata=request.metadata)
         return Conversion(quantization=report, details=sparse_layers(network.weights))
