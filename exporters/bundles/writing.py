@@ -13,10 +13,11 @@ from exporters.api import batch_range, find_exporter
 from exporters.artifact import Artifact, sha256_of
 from exporters.bundles.card import ModelCard, markdown
 from exporters.bundles.reading import INDEX, SCHEMA_VERSION, SUMS, Bundle, read_folder
-from exporters.errors import PathError
+from exporters.errors import InputError, PathError
 from exporters.metadata.schema import ModelMetadata, metadata_from
 from exporters.parity import Precision
 from exporters.preprocessing import Preprocessing
+from exporters.quantization.options import QuantizationOptions
 from exporters.spec import ExportSpec
 from exporters.staging import staged
 from exporters.task import Metric
@@ -39,6 +40,7 @@ def bundle(
     path: Path | str,
     dynamic_batch: bool | tuple[int, int] = False,
     calibration: Any = None,
+    quantization: QuantizationOptions | None = None,
     evaluation: Any = None,
     metric: Metric = "top1",
     max_drop: float | None = None,
@@ -61,6 +63,7 @@ def bundle(
             replaced.
         dynamic_batch: As for `exporters.export`.
         calibration: As for `exporters.export`; used by the int8 exports.
+        quantization: As for `exporters.export`.
         evaluation: As for `exporters.export`; every file is evaluated.
         metric: As for `exporters.export`.
         max_drop: As for `exporters.export`.
@@ -89,6 +92,8 @@ def bundle(
     if path.suffix not in (FOLDER, ARCHIVE):
         raise PathError(f"`path` must end in {FOLDER!r} or {ARCHIVE!r}, got {path.name!r}.")
     wanted = _wanted(to)
+    if calibration is not None and "int8" not in (precision for _, precision in wanted.values()):
+        raise InputError("`calibration` must be left out unless `to` has int8, got it without.")
     pipeline = importlib.import_module("exporters.pipeline")
     for name, (exporter, precision) in wanted.items():
         pipeline.check_target(exporter, Path(name + exporter.suffix), precision)
@@ -108,6 +113,7 @@ def bundle(
             order = pipeline.Order(
                 precision=precision,
                 calibration=calibration if precision == "int8" else None,
+                quantization=quantization or QuantizationOptions(),
                 evaluation=evaluation,
                 metric=metric,
                 max_drop=max_drop,

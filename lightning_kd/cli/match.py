@@ -9,8 +9,8 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from lightning_kd.cli._console import show, working
+from lightning_kd.cli._inputs import normalization, published_shape
 from lightning_kd.cli._parsing import MODEL, CommandParser, add_input_options, add_json_option, positive
-from lightning_kd.cli.export import input_shape
 from lightning_kd.errors import SetupError
 from lightning_kd.extras import import_extra
 from lightning_kd.images import load_images
@@ -30,7 +30,7 @@ def run(command: str, arguments: Sequence[str]) -> None:
         student = load_model(
             options.student, pretrained=options.student_pretrained, checkpoint=options.student_checkpoint
         )
-        images = _images(options.data, input_shape(teacher, options.input_shape), options.samples, teacher)
+        images = _images(options.data, published_shape(teacher, options.input_shape), options.samples, teacher)
         for role, network in (("teacher", teacher), ("student", student)):
             _check_accepts(role, network, images)
         similarity = similarity_map(
@@ -75,11 +75,12 @@ def _parser(command: str) -> CommandParser:
     return parser
 
 
-def _images(data: str | None, shape: tuple[int, ...], samples: int, teacher: nn.Module) -> Tensor:
+def _images(data: str | None, shape: tuple[int | str, ...], samples: int, teacher: nn.Module) -> Tensor:
     """Inputs of both networks: real ones, or standard normal noise."""
+    sizes = [int(size) for size in shape[1:]]
     if data is None:
-        return torch.randn(samples, *shape[1:])
-    return load_images(data, shape[1:], samples=samples, **_normalization(teacher))
+        return torch.randn(samples, *sizes)
+    return load_images(data, sizes, samples=samples, **normalization(teacher))
 
 
 def _check_accepts(role: str, network: nn.Module, images: Tensor) -> None:
@@ -92,12 +93,6 @@ def _check_accepts(role: str, network: nn.Module, images: Tensor) -> None:
             f"`--input-shape` must be one that the {role} ({type(network).__name__}) accepts, "
             f"got {tuple(images.shape[1:])}: {error}"
         ) from error
-
-
-def _normalization(model: nn.Module) -> dict[str, tuple[float, ...]]:
-    """Mean and spread that timm publishes for the network."""
-    config = getattr(model, "default_cfg", {})
-    return {name: tuple(config[name]) for name in ("mean", "std") if name in config}
 
 
 def _tracked(batches: Sequence[Tensor], progress: Progress) -> Iterator[Tensor]:

@@ -163,3 +163,29 @@ def test_the_example_input_array_serves_where_it_is_large_enough(classifier, loa
     monitor = LatencyMonitor("pytorch", student="net", batch_size=8, options=QUICK)
     trainer(callbacks=[monitor]).fit(module, loader(batch_size=4), loader())
     assert monitor.profiles[0].subject.batch_size == 8
+
+
+@pytest.mark.slow
+def test_int8_calibrates_on_the_training_data_and_reports_the_drop(classifier, loader, trainer, tmp_path):
+    export = ExportStudent(
+        "onnx",
+        folder=str(tmp_path),
+        student="net",
+        weights="last",
+        precision="int8",
+        quantization=exporters.QuantizationOptions(samples=16),
+        evaluation=True,
+        max_drop=1.0,
+    )
+    module = with_validation(classifier)()
+    trainer(callbacks=[export]).fit(module, loader(), loader())
+    artifact = export.artifacts["onnx"]
+    assert artifact.precision == "int8"
+    assert artifact.quantization.calibration.count <= 16
+    assert artifact.task.samples > 0
+    assert artifact.task.max_drop == 1.0
+
+
+def test_a_limit_without_an_evaluation_is_refused():
+    with pytest.raises(ValueError, match=r"`evaluation` must be True beside `max_drop`, got False beside 0\.1"):
+        ExportStudent(max_drop=0.1)
