@@ -59,7 +59,9 @@ def names_that_the_documents_use():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("document", ["README.md", "docs/compression.md", "docs/coreml.md", "docs/guide.md"])
+@pytest.mark.parametrize(
+    "document", ["README.md", "docs/compression.md", "docs/coreml.md", "docs/guide.md", "docs/qat.md"]
+)
 def test_every_block_runs_after_those_before_it(document, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = (ROOT / document).read_text(encoding="utf-8")

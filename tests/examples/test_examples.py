@@ -20,6 +20,7 @@ RUNS = [
     ("manual_optimization.py", (), "kd/total"),
     ("sparse_distillation.py", (), "multiply-accumulates:"),
     ("published_methods.py", ("dkd", "review_kd"), "student by review_kd:"),
+    ("quantization_aware.py", (), "no calibration"),
 ]
 
 
