@@ -1,9 +1,8 @@
 """Weights of fewer bits, and fewer weights."""
 
-import shutil
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,12 @@ from exporters.mil.evaluator import input_vars, operations
 from exporters.mil.package import read_package
 from exporters.mil.toolkit import optimize
 from exporters.network import Network
-from exporters.quantization.report import QuantizationReport, Trial
+from exporters.quantization.report import QuantizationReport
+from exporters.quantization.search import Runtime, draft, search
 from exporters.quantization.selection import Recipe, choose
 from exporters.quiet import errors_only, no_progress_bars
 from exporters.sessions.coreml import EvaluatorSession
 from exporters.sessions.pytorch import PyTorchSession
-from exporters.signature import Signature
 from exporters.threads import available_threads
 
 Compression = LinearWeights | Palette | Sparsity
@@ -31,22 +30,49 @@ RECIPES: Mapping[str, LinearWeights | Palette] = {"linear": LinearWeights(), "pa
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
-    """A package that is not an artifact yet: what a session needs of it."""
+class Packages:
+    """Packages of one converted model with its weights compressed in several ways.
 
-    path: Path
-    signature: Signature
+    Args:
+        model: The model, with weights in floating point.
+        plans: What may be done to the weights, by recipe.
+        network: What the packages have to compute.
+        folder: Where they are written.
+    """
+
+    model: Any
+    plans: Mapping[str, Sequence[Compression]]
+    network: Network
+    folder: Path
+
+    def quantize(self, recipe: str, kept: Collection[str] = ()) -> Path:
+        """Write the package of a recipe, with the weights of the modules ``kept`` as they are."""
+        path = self.folder / f"{len(list(self.folder.glob('*')))}.mlpackage"
+        save(compress(self.model, self.plans[recipe], left=_left(self.model, self.network, kept)), path)
+        return path
+
+    def open(self, path: Path) -> EvaluatorSession:
+        """A session that evaluates a package."""
+        return EvaluatorSession(
+            draft(path, "coreml", self.network.signature), threads=available_threads(), precision="default"
+        )
+
+    def left_in_float(self, path: Path) -> tuple[str, ...]:
+        """Modules whose weights a package holds in floating point."""
+        found = audit_program(read_package(path).main, weights_only=True).left_in_float
+        return ModulePaths(self.network).named(found)
 
 
 def write(
     model: Any, path: Path, plans: Mapping[str, Sequence[Compression]], *, network: Network, request: Request
 ) -> QuantizationReport | None:
-    """Compress a converted model in the best of several ways and save it.
+    """Compress a converted model and save it.
 
     Args:
         model: The model, with weights in floating point.
         path: The package folder.
-        plans: What may be done to the weights, by recipe; the one closest to the network is taken.
+        plans: What may be done to the weights, by recipe. Of several, the search for int8 picks one, which may put
+            layers back into floating point; a single one is taken as it is.
         network: What the package has to compute.
         request: What was asked for.
 
@@ -56,43 +82,40 @@ def write(
     Raises:
         ConversionError: If coremltools cannot compress the weights, or the task's metric drops too far.
     """
-    left = _left(model, network, request.quantization.keep_float)
-    folder = path.with_name(f".{path.stem}-recipes")
-    drafts = {name: folder / f"{index}.mlpackage" for index, name in enumerate(plans)}
-
-    def open_recipe(name: str) -> EvaluatorSession:
-        save(compress(model, plans[name], left=left), drafts[name])
-        return EvaluatorSession(
-            Draft(drafts[name], network.signature), threads=available_threads(), precision="default"
-        )
-
-    trials: tuple[Trial, ...] = ()
-    best = next(iter(plans))
-    try:
-        if request.calibration is not None:
-            candidates = [Recipe(name, partial(open_recipe, name)) for name in plans]
-            index, trials = choose(
-                candidates,
-                PyTorchSession(network),
-                network.samples,
-                evaluate=request.evaluate,
-                time_limit_s=request.quantization.time_limit_s,
-            )
-            best = candidates[index].recipe
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        packages = Packages(model, plans, network, Path(folder))
+        if len(plans) == 1:
+            package, report = _only(packages, request)
         else:
-            save(compress(model, plans[best], left=left), drafts[best])
-        drafts[best].rename(path)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    if request.precision != "int8":
-        return None
-    calibration = request.calibration
-    left_in_float = audit_program(read_package(path).main, weights_only=True).left_in_float
-    return QuantizationReport(
-        recipe="from training" if calibration is None else best,
-        trials=trials,
-        calibration=None if calibration is None else calibration.record,
-        left_in_float=ModulePaths(network).named(left_in_float),
+            package, report = search(
+                network,
+                request,
+                Runtime(
+                    recipes=list(plans),
+                    quantize=packages.quantize,
+                    open_session=packages.open,
+                    left_in_float=packages.left_in_float,
+                ),
+            )
+        package.rename(path)
+    return report if request.precision == "int8" else None
+
+
+def _only(packages: Packages, request: Request) -> tuple[Path, QuantizationReport]:
+    """The package of the only recipe, and how close it is where there are real inputs to see that by."""
+    (recipe,) = packages.plans
+    package = packages.quantize(recipe, request.quantization.keep_float)
+    left_in_float = packages.left_in_float(package)
+    if request.calibration is None:
+        return package, QuantizationReport(recipe="from training", left_in_float=left_in_float)
+    _, trials = choose(
+        [Recipe(recipe, lambda: packages.open(package))],
+        PyTorchSession(packages.network),
+        packages.network.samples,
+        evaluate=request.evaluate,
+    )
+    return package, QuantizationReport(
+        recipe=recipe, trials=trials, calibration=request.calibration.record, left_in_float=left_in_float
     )
 
 
@@ -168,7 +191,7 @@ def _configuration(step: Compression) -> Any:
     return optimize.OpMagnitudePrunerConfig(target_sparsity=step.target)
 
 
-def _left(model: Any, network: Network, paths: tuple[str, ...]) -> set[str]:
+def _left(model: Any, network: Network, paths: Collection[str]) -> set[str]:
     """Names of the constants that modules at ``paths`` read."""
     if not paths:
         return set()

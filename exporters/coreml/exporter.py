@@ -136,20 +136,16 @@ class CoreMLExporter:
 
     def _plans(self, request: Request) -> dict[str, list[Compression]]:
         """What may be done to the weights, by recipe."""
-        wanted = request.quantization.recipe
-        if request.precision != "int8" or request.calibration is None:
-            return {"none": steps(None, self.sparsity, self.minimum_deployment_target)}
-        if self.weights is not None and wanted != "auto":
-            raise ConversionError(f"`recipe` must be 'auto' beside `weights`, got {wanted!r}; leave one of them out.")
-        if wanted not in ("auto", *RECIPES):
-            raise ConversionError(
-                f"`recipe` must be 'auto' or one of {', '.join(map(repr, RECIPES))} for coreml, got {wanted!r}."
-            )
-        chosen = {wanted: RECIPES[wanted]} if wanted in RECIPES else dict(RECIPES)
-        if self.weights is not None:
-            chosen = {self.weights.recipe: self.weights}
         target = self.minimum_deployment_target
-        return {name: steps(weights, self.sparsity, target) for name, weights in chosen.items()}
+        if request.precision != "int8" or request.calibration is None:
+            return {"none": steps(None, self.sparsity, target)}
+        if self.weights is None:
+            return {name: steps(weights, self.sparsity, target) for name, weights in RECIPES.items()}
+        if request.quantization.recipe not in ("auto", self.weights.recipe):
+            raise ConversionError(
+                f"`recipe` must be 'auto' beside `weights`, got {request.quantization.recipe!r}; leave one of them out."
+            )
+        return {self.weights.recipe: steps(self.weights, self.sparsity, target)}
 
     def _taken(self, network: Network) -> Network:
         """The network as the package takes it: pixels for an image, 32-bit integers."""

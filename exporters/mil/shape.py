@@ -104,7 +104,8 @@ def _sliding_windows(inputs: Arguments) -> Tensor:
 
 
 def _concat(inputs: Arguments) -> Tensor:
-    values, axis = inputs.tensors("values"), inputs.integer("axis")
+    axis = inputs.integer("axis")
+    values = [value.reshape(1) if value.ndim == 0 else value for value in inputs.tensors("values")]
     if inputs.flag("interleave"):
         axis %= values[0].ndim
         return torch.stack(values, axis + 1).flatten(axis, axis + 1)

@@ -22,7 +22,7 @@ from exporters.signature import Signature
 
 
 class Saved(Protocol):
-    """A package on disk: an artifact, or one on its way to become one."""
+    """A package on disk: an artifact, or a part of one."""
 
     @property
     def path(self) -> Path:

@@ -79,13 +79,17 @@ def test_layers_can_be_kept_in_float(export_int8):
 
 
 def test_layers_to_keep_must_exist(export_int8):
+    exporter = CoreMLExporter(weights=LinearWeights())
     with pytest.raises(ConversionError, match=r"`keep_float` must name modules .* got \['neck'\]"):
-        export_int8("coreml", quantization=exporters.QuantizationOptions(recipe="linear", keep_float=("neck",)))
+        export_int8(exporter, quantization=exporters.QuantizationOptions(keep_float=("neck",)))
 
 
 def test_an_unknown_recipe_is_refused(export_int8):
-    with pytest.raises(ConversionError, match="'auto' or one of 'linear', 'palette' for coreml, got 'entropy'"):
+    with pytest.raises(exporters.InputError, match=r"'auto' or one of \['linear', 'palette'\], got 'entropy'"):
         export_int8("coreml", quantization=exporters.QuantizationOptions(recipe="entropy"))
+    exporter = CoreMLExporter(weights=LinearWeights())
+    with pytest.raises(ConversionError, match="'auto' beside `weights`, got 'palette'"):
+        export_int8(exporter, quantization=exporters.QuantizationOptions(recipe="palette"))
 
 
 def test_a_network_trained_for_int8_keeps_its_ranges(perceptron, tmp_path):
