@@ -69,7 +69,9 @@ def test_the_student_ends_with_quantised_weights_and_plain_checkpoints(classifie
 
 
 @pytest.mark.parametrize(
-    "make", [TernaryWeights, lambda: UniformWeights(levels=4), lambda: LearnedLevels(levels=4)], ids=str
+    "make",
+    [TernaryWeights, lambda: UniformWeights(levels=4), lambda: LearnedLevels(levels=4)],
+    ids=["ternary", "uniform", "learned"],
 )
 def test_resumed_run_equals_an_unbroken_one(make, classifier, teacher, loader, trainer, tmp_path):
     def start(seed):
