@@ -1,6 +1,6 @@
-"""Write the generated tables of docs/methods.md: the methods, what they cost, and what they gained on Fashion-MNIST.
+"""Write the generated tables of docs/methods.md (the methods, their cost and gain) and of docs/coverage.md (exports).
 
-The page's own words stay; only what is between the marks ``<!-- table: NAME -->`` and ``<!-- end -->`` is replaced.
+The pages' own words stay; only what is between the marks ``<!-- table: NAME -->`` and ``<!-- end -->`` is replaced.
 """
 
 import json
@@ -9,11 +9,13 @@ from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any
 
+import _coverage_page
 from _common import RESULTS
 
 from lightning_kd.methods import METHODS, markdown_table
 
 PAGE = RESULTS.parents[1] / "docs" / "methods.md"
+COVERAGE = PAGE.with_name("coverage.md")
 MEBIBYTE = 2**20
 _TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -24,6 +26,7 @@ def tables() -> dict[str, str]:
         "methods": markdown_table(METHODS),
         "fashion_mnist": accuracy_table(_read("fashion_mnist")),
         "step_cost": cost_table(_read("step_cost_methods")),
+        **_coverage_page.tables(_read("export_coverage")),
     }
 
 
@@ -81,4 +84,5 @@ def _read(name: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(with_tables(PAGE.read_text()))
+    for page in (PAGE, COVERAGE):
+        page.write_text(with_tables(page.read_text()))

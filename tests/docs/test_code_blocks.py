@@ -60,7 +60,15 @@ def names_that_the_documents_use():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "document", ["README.md", "docs/compression.md", "docs/coreml.md", "docs/guide.md", "docs/qat.md"]
+    "document",
+    [
+        "README.md",
+        "docs/compression.md",
+        "docs/coreml.md",
+        "docs/export.md",
+        "docs/guide.md",
+        "docs/qat.md",
+    ],
 )
 def test_every_block_runs_after_those_before_it(document, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
