@@ -71,7 +71,8 @@ def test_every_convolution_and_linear_layer_is_computed_in_int8(residual, images
 
 
 def test_the_linear_layers_of_a_transformer_are_computed_in_int8_and_its_attention_is_not(images, target, tmp_path):
-    network = timm.create_model("test_vit", num_classes=5, img_size=16, depth=1).eval()
+    sizes = {"img_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2}
+    network = timm.create_model("vit_tiny_patch16_224", num_classes=5, **sizes).eval()
     prepare_qat(network, images)
     calibrate(network, [images])
     artifact = exporters.export(
