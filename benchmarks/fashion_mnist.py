@@ -30,49 +30,25 @@ from typing import Any
 
 import lightning as L
 import torch
-import torch.nn.functional as F
 from _common import (
     RESULTS,
     machine,
     options,
     print_table,
-    silent_trainer,
     versions,
-    without_lightning_advice,
     write_json,
 )
 from _data import Images, read_fashion_mnist
 from _methods import METHODS, Setting
 from _pairs import PAIRS
-from _training import Classifier, Run, summarise
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from _training import OPTIMISER, Run, fit_classifier, summarise
+from torch import nn
 
 from lightning_kd import KnowledgeDistillation
-from lightning_kd.indexed import IndexedDataset
 from lightning_kd.schedules import Progress, Weight, weight_at
-from lightning_kd.taps import pick_tensor
 
 ALONE = "alone"
-BATCH, LEARNING_RATE, WEIGHT_DECAY = 64, 2e-3, 0.05
 EXAMPLES = 8
-
-
-class AdamClassifier(Classifier):
-    """Trained with AdamW and one cycle of the learning rate."""
-
-    def training_step(self, batch: Sequence[Tensor]) -> Tensor:
-        """Return the cross-entropy, of DeiT's student that of its class token."""
-        images, labels, *_ = batch
-        return F.cross_entropy(pick_tensor(self.net(images), None, "the student's output"), labels)
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW with one cycle over the whole training."""
-        optimizer = torch.optim.AdamW(self.net.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-        steps = int(self.trainer.estimated_stepping_batches)
-        cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps, pct_start=0.2)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +105,7 @@ class Bench:
         L.seed_everything(0, verbose=False)
         teacher = PAIRS[pair].make_teacher()
         epochs = self.sizes.teacher_epochs
-        run = self._fit(teacher, self.images.train, seed=0, epochs=epochs, every=epochs)
+        run = fit_classifier(teacher, self.images.train, self.images.test, seed=0, epochs=epochs, every=epochs)
         return teacher.requires_grad_(False), {"name": PAIRS[pair].teacher, "accuracy": run.pop("accuracies")[-1]} | run
 
     def train_student(self, job: Job, teacher: nn.Module) -> Run:
@@ -143,7 +119,8 @@ class Bench:
             weights = {"task": kd.task_weight}
             weights |= {term.name: _by_epoch(term.weight, epochs) for term in kd.objectives or ()}
         callbacks = [] if kd is None else [kd]
-        run = self._fit(student, train, seed=job.seed, epochs=epochs, every=every, callbacks=callbacks)
+        test = self.images.test
+        run = fit_classifier(student, train, test, seed=job.seed, epochs=epochs, every=every, callbacks=callbacks)
         return asdict(job) | {"weights": weights} | run
 
     def distillation(self, job: Job, teacher: nn.Module) -> tuple[nn.Module, KnowledgeDistillation | None]:
@@ -155,33 +132,6 @@ class Bench:
         setting = Setting(teacher=copy.deepcopy(teacher), student=student, images=images[:EXAMPLES], labels=labels)
         method = METHODS[job.method]
         return method.student(setting), method.recipe(setting)
-
-    def _fit(
-        self,
-        net: nn.Module,
-        train: TensorDataset,
-        *,
-        seed: int,
-        epochs: int,
-        every: int,
-        callbacks: Sequence[L.Callback] = (),
-    ) -> Run:
-        """Train ``net`` and return its accuracies, per cent, and the wall-clock and processor seconds it took."""
-        module = AdamClassifier(net)
-        order = torch.Generator().manual_seed(seed)
-        shuffled = DataLoader(IndexedDataset(train), batch_size=BATCH, shuffle=True, drop_last=True, generator=order)
-        wall, processor = time.perf_counter(), time.process_time()
-        with without_lightning_advice():
-            trainer = silent_trainer(
-                accelerator="cpu",
-                max_epochs=epochs,
-                check_val_every_n_epoch=every,
-                num_sanity_val_steps=0,
-                callbacks=list(callbacks),
-            )
-            trainer.fit(module, shuffled, DataLoader(self.images.test, batch_size=500))
-        wall_s, processor_s = round(time.perf_counter() - wall, 1), round(time.process_time() - processor, 1)
-        return {"accuracies": module.accuracies, "wall_s": wall_s, "processor_s": processor_s}
 
 
 def _by_epoch(weight: Weight, epochs: int) -> float | list[float]:
@@ -281,7 +231,7 @@ def measure(arguments: argparse.Namespace, sizes: Sizes) -> Run:
     result: Run = {"benchmark": "fashion_mnist", "machine": machine() | {"threads": 1}, "versions": versions()}
     result |= {"sizes": asdict(sizes), "workers": arguments.workers}
     result |= {"source": read_fashion_mnist(train_images=1, test_images=1).source}
-    result |= {"optimiser": f"AdamW, lr {LEARNING_RATE}, weight decay {WEIGHT_DECAY}, one cycle, batch {BATCH}"}
+    result |= {"optimiser": OPTIMISER}
     context = get_context("spawn")
     with ProcessPoolExecutor(arguments.workers, context, initializer=start_worker, initargs=(sizes,)) as pool:
         teachers = dict(zip(pairs, pool.map(train_teacher, pairs), strict=True))

@@ -96,3 +96,26 @@ def test_export_speed_prints_four_ratios_per_model_and_runtime():
     assert list(result["ratios"]) == [f"lcnet_035/onnx/{name}" for name in names]
     assert all(row["interval"][0] <= row["value"] <= row["interval"][1] for row in result["rows"])
     assert {"machine", "versions"} <= result.keys()
+
+
+def test_int8_students_writes_the_drop_of_every_variant_from_the_float_student(images, tmp_path):
+    output = tmp_path / "rows.json"
+    options = ("--pairs", "vit_to_cnn", "--runtimes", "onnx", "--workers", "1", "--output", str(output))
+
+    result = run("int8_students.py", *options, LIGHTNING_KD_DATA=str(images))
+
+    assert json.loads(output.read_text()) == result
+    rows = {(row["variant"], row["runtime"]): row for row in result["pairs"]["vit_to_cnn"]["rows"]}
+    assert {variant for variant, _ in rows} == {
+        "float",
+        "float, trained on",
+        *(f"int{bits}, {how}" for bits in (8, 3) for how in ("after training", "QAT", "QAT and KD")),
+    }
+    assert {variant for variant, runtime in rows if runtime == "onnx"} == {
+        "int8, after training",
+        "int8, QAT",
+        "int8, QAT and KD",
+    }
+    (exact,) = rows["float", "pytorch"]["accuracies"]
+    for row in rows.values():
+        assert row["drops"] == [pytest.approx(exact - row["accuracies"][0], abs=0.01)]
