@@ -23,6 +23,10 @@ from exporters.threads import available_threads
 from exporters.verification import batches_for
 
 Batch = Mapping[str, np.ndarray]
+_NOWHERE = (
+    "every layer agrees where its output is taken out: the converter joins layers wrongly, or the error grows within the "
+    "tolerance of each"
+)
 
 
 @runtime_checkable
@@ -82,7 +86,7 @@ def explain(
         return error
     try:
         found = locate(exporter, artifact, network, request, tolerance=tolerance)
-        sentence = str(found) if found else "no layer differs by itself: the error grows within the tolerance of each"
+        sentence = str(found) if found else _NOWHERE
     except ExportError as failure:
         sentence = f"the first layer that differs could not be found: {failure}"
     return ParityError(f"{error}\n  {sentence}.", error.report)

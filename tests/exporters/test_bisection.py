@@ -18,14 +18,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:openvino")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("runtime", sorted({"coreai", "executorch", "onnx", "openvino"} & set(EXPORTERS)))
+@pytest.mark.parametrize("runtime", sorted(set(EXPORTERS) - {"tensorrt"}))
 def test_the_layer_that_was_converted_wrongly_is_named(
     small_net, image, tmp_path, broken_exporter, blamed_mistake, runtime
 ):
     mistake, layer = blamed_mistake
     exporter = broken_exporter(exporter=import_runtime(EXPORTERS, runtime)(), mistake=mistake)
     path = tmp_path / f"student{exporter.suffix}"
-    with pytest.raises(exporters.ParityError, match=rf"first divergence in layer `{layer}` \(.*\), relative L2 \d"):
+    with pytest.raises(exporters.ParityError, match=rf"first divergence in layer {layer} \(.*\), relative L2 \d"):
         exporters.export(small_net, torch.cat([image, image]), to=exporter, path=path)
     assert list(tmp_path.iterdir()) == []
 
@@ -138,3 +138,12 @@ def test_what_stopped_the_search_is_said(small_net, image, tmp_path, broken_expo
     exporter = broken_exporter(exporter=OnnxExporter(), mistake=convert_once)
     with pytest.raises(exporters.ParityError, match=r"could not be found: `model` must be converted once\."):
         exporters.export(small_net, image, to=exporter, path=tmp_path / "n.onnx")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_layers_that_are_right_alone_and_wrong_together_are_said_to_be_so(image, tmp_path):
+    # XNNPACK's delegate of ExecuTorch 1.5.1 joins a clamp and the ReLU after it, and loses the clamp's upper end.
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Hardtanh(-0.2, 0.2), nn.ReLU())
+    with pytest.raises(exporters.ParityError, match="every layer agrees where its output is taken out"):
+        exporters.export(net, image, to="executorch", path=tmp_path / "n.pte")
