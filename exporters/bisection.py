@@ -24,8 +24,8 @@ from exporters.verification import batches_for
 
 Batch = Mapping[str, np.ndarray]
 _NOWHERE = (
-    "every layer agrees where its output is taken out: the converter joins layers wrongly, or the error grows within the "
-    "tolerance of each"
+    "every layer agrees where its output is taken out: the converter joins layers wrongly, or the error grows within "
+    "the tolerance of each"
 )
 
 

@@ -142,7 +142,7 @@ MISTAKES = {
     "another activation": (_with_another_activation, "(`norm`|the network itself)"),
     "changed weight": (_one_weight_changed, "`head`"),
 }
-"""What a faulty conversion may do to a network without changing its names and shapes, and a pattern of the layer to blame."""
+"""What a faulty conversion may do to a network without changing names and shapes, and a pattern of whom to blame."""
 
 
 @pytest.fixture(params=MISTAKES.values(), ids=MISTAKES)
