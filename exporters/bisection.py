@@ -107,7 +107,8 @@ def locate(
     session = open_session(artifact)
     if isinstance(session, TracingSession):
         found = _by_trace(session, network, artifact, tolerance)
-        if found is not None and len(found.layers) == 1:
+        # int8 ends here: another graph is quantised otherwise, so that converting again tells of another file.
+        if found is not None and (len(found.layers) == 1 or artifact.precision == "int8"):
             return found
     return _by_conversion(exporter, artifact, network, request, tolerance) or found
 
@@ -128,8 +129,9 @@ def _by_conversion(
     paths = [path for path in modules if path and "parametrizations" not in path]
     tapped = with_taps(network, paths)
     if artifact.quantization is not None:
-        recipe = replace(request.quantization, recipe=artifact.quantization.recipe)
-        request = replace(request, quantization=recipe)
+        # Behind a comma a recipe's name says which layers were put back into floating point.
+        recipe = artifact.quantization.recipe.partition(",")[0]
+        request = replace(request, quantization=replace(request.quantization, recipe=recipe))
     with tempfile.TemporaryDirectory(dir=artifact.path.parent) as folder:
         path = Path(folder, artifact.path.name)
         exporter.convert(tapped, path, request)

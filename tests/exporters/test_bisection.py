@@ -147,3 +147,11 @@ def test_layers_that_are_right_alone_and_wrong_together_are_said_to_be_so(image,
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Hardtanh(-0.2, 0.2), nn.ReLU())
     with pytest.raises(exporters.ParityError, match="every layer agrees where its output is taken out"):
         exporters.export(net, image, to="executorch", path=tmp_path / "n.pte")
+
+
+@pytest.mark.slow
+def test_int8_names_where_the_error_exceeds_the_tolerance(small_net, tmp_path):
+    images = torch.randn(20, 3, 8, 8)
+    options = {"precision": "int8", "calibration": images, "tolerance": exporters.Tolerance(cosine=0.9999999)}
+    with pytest.raises(exporters.ParityError, match=r"first divergence in layer .*`(convolution|norm|head)`"):
+        exporters.export(small_net, images[:1], to="onnx", path=tmp_path / "n.onnx", **options)
