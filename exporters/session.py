@@ -27,7 +27,9 @@ class Session(Protocol):
         """Settings in effect, read back from the runtime: at least the four below.
 
         ``runtime`` and ``runtime_version``; ``threads``, the number of threads that one call may use; and
-        ``active_precision``, the type in which the network is computed (``"fp32"``, ``"fp16"``, ``"bf16"``).
+        ``active_precision``, the type in which the network is computed (``"fp32"``, ``"fp16"``, ``"bf16"``). A session
+        that computes what a runtime of another system would has ``stands_in_for``, that runtime's name: its numbers can
+        be trusted, its latency says nothing.
         """
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

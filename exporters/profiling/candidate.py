@@ -10,6 +10,7 @@ import numpy as np
 
 from exporters.api import load
 from exporters.artifact import Artifact
+from exporters.errors import PlatformError
 from exporters.profiling.inputs import check_batch_size, random_inputs
 from exporters.profiling.measure import TimedRun, stopwatch
 from exporters.profiling.options import check_count
@@ -59,6 +60,7 @@ def open_candidate(
         ValueError: If a number is outside its range, or ``threads`` is given for a session.
         InputError: If the network does not take ``batch_size`` (also a `ValueError`).
         ArtifactError: If the artifact is missing or was changed (also a `ValueError`).
+        PlatformError: If the artifact's runtime does not run here (also a `RuntimeError`).
     """
     check_count("batch_size", batch_size, minimum=1)
     check_count("seed", seed, minimum=0)
@@ -94,6 +96,11 @@ def _open(target: Target, threads: int | None) -> tuple[Session, Artifact | None
     start_ns = time.perf_counter_ns()
     session = load(artifact, threads=threads)
     load_ms = (time.perf_counter_ns() - start_ns) / NANOSECONDS_PER_MILLISECOND
+    if real := session.properties.get("stands_in_for"):
+        raise PlatformError(
+            f"`target` must be profiled where {real} runs, got {artifact.path.name} on a system on which only its "
+            f"numbers can be checked."
+        )
     return session, artifact, load_ms
 
 

@@ -53,7 +53,7 @@ class CoreAISession:
             "device": "CPU (interpreter)" if interpreted else "Core AI of the operating system",
             "threads": available_threads(),
             "active_precision": artifact.precision,
-        }
+        } | ({"stands_in_for": "Core AI"} if interpreted else {})
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Compute the outputs of one batch; see `exporters.session.Session.run`."""

@@ -64,6 +64,7 @@ class EvaluatorSession:
         self.outputs = saved.signature.outputs
         self.properties: Mapping[str, str | int | float] = {
             "runtime": "coreml-evaluator",
+            "stands_in_for": "Core ML",
             "runtime_version": torch.__version__,
             "device": "CPU",
             "threads": threads,

@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -32,3 +34,9 @@ def test_intermediate_values_have_the_names_of_the_captured_graph(package, small
 def test_inputs_that_do_not_fit_are_refused(package):
     with pytest.raises(exporters.InputError, match=r"must have shape \(1, 3, 8, 8\), got \(1, 3, 8, 9\)"):
         exporters.load(package).run({"image": torch.zeros(1, 3, 8, 9).numpy()})
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="Core ML itself runs there")
+def test_the_evaluator_has_no_latency_worth_measuring(package):
+    with pytest.raises(exporters.PlatformError, match=r"profiled where Core ML runs, got n.mlpackage"):
+        exporters.profile(package)
