@@ -11,8 +11,9 @@ from exporters.audit import PrecisionAudit
 from exporters.parity import Precision
 
 _NAMES: Mapping[str, str] = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "si8": "int8", "ui8": "uint8"}
-# What moves elements and computes nothing: a weight may pass it between its integers and the operator.
-_MOVES = ("coreai.transpose", "coreai.reshape", "coreai.expand_dims", "coreai.shrink_dims", "coreai.slice")
+# What moves elements and computes nothing: a tensor may pass it between its integers and the operator. Padding is with
+# zero, which every range of integers has.
+_MOVES = tuple(f"coreai.{name}" for name in ("transpose", "reshape", "expand_dims", "shrink_dims", "slice", "pad"))
 
 
 def audit_program(program: AIProgram, precision: Precision) -> PrecisionAudit:
