@@ -12,9 +12,9 @@ from torch import nn
 
 import exporters
 from exporters.errors import QuantizationError
-from exporters.quantization.fake import FakeQuantization, quantization_of, strip_qat
+from exporters.quantization.fake import FakeQuantization, prepare_qat, quantization_of, strip_qat
 from lightning_kd import ExportStudent, FeatureKD, KnowledgeDistillation, LogitKD, QuantizationAwareTraining
-from lightning_kd.callbacks.quantization import Plan
+from lightning_kd.callbacks.quantization import Plan, load_ranges
 from lightning_kd.errors import SetupError
 
 
@@ -150,6 +150,33 @@ def test_validation_sees_the_rounded_student_once_rounding_has_started(classifie
     trainer(max_epochs=2, callbacks=[qat]).fit(Validated(), loader(), loader(batch_size=24))
     # The check before training, the epoch without, the epoch with rounding.
     assert rounds == [False, False, True]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_the_best_student_is_exported_without_calibration(classifier, teacher, loader, trainer, tmp_path, target):
+    class Validated(classifier):
+        def validation_step(self, batch, batch_idx):
+            self.log("val_loss", nn.functional.cross_entropy(self(batch[0]), batch[1]))
+
+    module = Validated()
+    saver = ModelCheckpoint(tmp_path / "ckpt", monitor="val_loss", filename="best", mode="max")
+    export = ExportStudent(target, folder=str(tmp_path / "out"), student="net", precision="int8")
+    qat = QuantizationAwareTraining(student="net", freeze_ranges=1.0)
+    callbacks = [distillation(teacher), qat, saver, export]
+    trainer(max_epochs=3, enable_checkpointing=True, callbacks=callbacks).fit(module, loader(), loader())
+
+    artifact = export.artifacts[target]
+    assert artifact.precision == "int8"
+    assert artifact.audit.active("int8") > 0
+    images = torch.randn(1, 3, 8, 8)
+    best = classifier().net
+    prepare_qat(best, images)
+    state = torch.load(saver.best_model_path, weights_only=True)["state_dict"]
+    best.load_state_dict({name.removeprefix("net."): value for name, value in state.items()})
+    load_ranges(best, saver.best_model_path)
+    (found,) = exporters.load(artifact).run({artifact.inputs[0].name: images.numpy()}).values()
+    torch.testing.assert_close(torch.from_numpy(found), best.eval()(images).detach(), rtol=0, atol=0.05)
 
 
 def test_the_best_weights_without_their_ranges_are_not_exported(classifier, loader, trainer, tmp_path):
