@@ -73,7 +73,9 @@ def executed_types(model: Any, compiled: Any) -> dict[str, str]:
         names = [name.removesuffix(_RESCALED) for name in facts["originalLayersNames"].value.split(",")]
         known = [name for name in names if name in computing]
         if known or facts["layerType"].value in _EXECUTED:
-            kind = facts["runtimePrecision"].value
+            # What operations fused into one have is the type of any input, such as a mask.
+            fused = facts["layerType"].value == "Subgraph"
+            kind = facts["outputPrecisions" if fused else "runtimePrecision"].value.partition(",")[0]
             found[known[0] if known else node.get_friendly_name()] = _TYPES.get(kind, kind)
     return found
 

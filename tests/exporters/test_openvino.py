@@ -150,3 +150,21 @@ def test_operations_say_which_module_they_come_from(small_net, image, tmp_path):
     layers = {op.get_type_name(): op.get_friendly_name().partition("/")[0] for op in operations}
     assert layers["Convolution"] == "convolution"
     assert layers["MatMul"] == "head"
+
+
+class MaskedAttention(nn.Module):
+    """Attention with a mask that depends on the values, which OpenVINO fuses with the products around it."""
+
+    def __init__(self):
+        super().__init__()
+        self.project = nn.Linear(8, 24)
+
+    def forward(self, tokens):
+        queries, keys, values = self.project(tokens).unflatten(2, (2, 12)).transpose(1, 2).chunk(3, dim=3)
+        return nn.functional.scaled_dot_product_attention(queries, keys, values, attn_mask=tokens[:, None, :1, :1] > -9)
+
+
+def test_fused_attention_counts_as_the_type_that_it_computes_in(tmp_path):
+    path = tmp_path / "attention.xml"
+    artifact = exporters.export(MaskedAttention(), torch.randn(2, 5, 8), to="openvino", path=path, dynamic_batch=(1, 4))
+    assert set(artifact.audit.operators) == {"float32"}
