@@ -71,7 +71,7 @@ class ModelServer(ThreadingHTTPServer):
             "name": self.artifact.path.name,
             "inputs": {spec.name: {"shape": spec.shape, "dtype": spec.dtype} for spec in signature.inputs},
             "outputs": {spec.name: {"shape": spec.shape, "dtype": spec.dtype} for spec in signature.outputs},
-            "dimensions": {name: list(ends) for name, ends in signature.dimensions.items()},
+            "dimensions": {name: [sizes.smallest, sizes.largest] for name, sizes in signature.dimensions.items()},
             "properties": dict(self.session.properties),
         }
 

@@ -65,7 +65,7 @@ class Calibration:
 
         Example:
             >>> import numpy as np
-            >>> from exporters.signature import Signature
+            >>> from exporters.signature import Signature, TensorSpec
             >>> signature = Signature(inputs=(TensorSpec("x", (1, 3), "float32"),), outputs=())
             >>> images = np.zeros((10, 3), np.float32)
             >>> calibration = Calibration.from_data([(images, np.arange(10))], signature)
