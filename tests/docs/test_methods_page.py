@@ -1,4 +1,4 @@
-"""docs/methods.md shows the rows of the methods and the figures of the result files, and nothing else."""
+"""The pages with tables show the rows of the methods and the figures of the result files, and nothing else."""
 
 import importlib
 from pathlib import Path
@@ -16,9 +16,9 @@ def document(monkeypatch):
 
 
 def test_the_tables_are_those_of_the_rows_and_the_result_files(document):
-    page = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
-    assert document.with_tables(page) == page, "run: make docs"
-    assert all(f"<!-- table: {name} -->" in page for name in document.tables())
+    pages = [(ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("methods.md", "coverage.md")]
+    assert [document.with_tables(page) for page in pages] == pages, "run: make docs"
+    assert all(f"<!-- table: {name} -->" in "".join(pages) for name in document.tables())
 
 
 def test_a_method_that_does_not_apply_says_why(document):
