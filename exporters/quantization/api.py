@@ -46,6 +46,6 @@ def sensitivity(
     network = importlib.import_module("exporters.network").prepare(model, example_inputs)
     calibration = Calibration.from_data(data, network.signature, samples=samples, seed=seed)
     measured: tuple[LayerSensitivity, ...] = importlib.import_module(
-        "exporters.quantization.sensitivity"
+        "exporters.quantization.layer_errors"
     ).layer_sensitivities(network, calibration)
     return measured

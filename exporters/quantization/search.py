@@ -14,9 +14,9 @@ from exporters.layers import COMPUTING, layer_name
 from exporters.network import Network
 from exporters.parity import TOLERANCES
 from exporters.quantization.calibration import Calibration
+from exporters.quantization.layer_errors import layer_sensitivities
 from exporters.quantization.report import QuantizationReport, Trial
 from exporters.quantization.selection import Recipe, choose
-from exporters.quantization.sensitivity import layer_sensitivities
 from exporters.session import Session
 from exporters.sessions.pytorch import PyTorchSession
 from exporters.signature import Signature

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from exporters.quantization import sensitivity
-from exporters.quantization.sensitivity import round_activation, round_weight
+from exporters.quantization.layer_errors import round_activation, round_weight
 
 
 def test_weights_are_rounded_to_127_steps_per_channel():
@@ -60,3 +60,9 @@ def test_a_layer_that_no_output_depends_on_costs_nothing():
     assert found["ignored"].sqnr_db == math.inf
     assert found["ignored"].cosine == pytest.approx(1.0)
     assert math.isfinite(found["used"].sqnr_db)
+
+
+def test_the_function_is_not_hidden_by_a_module_of_its_name():
+    import exporters.quantization.search  # loads every module of the package that the search needs
+
+    assert callable(exporters.quantization.sensitivity)
