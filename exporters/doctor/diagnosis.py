@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -88,9 +88,16 @@ def diagnose(extras: Sequence[str] = tuple(PROBES), *, timeout_s: float = 300.0)
     unknown = [extra for extra in extras if extra not in PROBES]
     if unknown:
         raise ValueError(f"`extras` must be among {', '.join(map(repr, PROBES))}, got {unknown}.")
-    # Two at a time: importing a runtime takes hundreds of MB.
+    packages = {extra: packages_of(extra) for extra in extras}
+    # Two at a time: importing a runtime takes hundreds of MB. The threads only wait: Python 3.11 cannot parse, as the
+    # markers of requirements need, in two threads at once.
     with ThreadPoolExecutor(max_workers=2) as pool:
-        findings = tuple(pool.map(lambda extra: _look_at(extra, timeout_s), extras))
+        answers = {
+            extra: pool.submit(_ask, extra, timeout_s)
+            for extra, wanted in packages.items()
+            if all(package.installed for package in wanted)
+        }
+    findings = tuple(_finding(extra, packages[extra], answers.get(extra)) for extra in extras)
     return Diagnosis(
         system=system(),
         python=platform.python_version(),
@@ -101,22 +108,21 @@ def diagnose(extras: Sequence[str] = tuple(PROBES), *, timeout_s: float = 300.0)
     )
 
 
-def _look_at(extra: str, timeout_s: float) -> Finding:
-    packages = packages_of(extra)
+def _finding(extra: str, packages: tuple[Package, ...], answer: Future[dict[str, Any]] | None) -> Finding:
     problems = [f"{package}" for package in packages if not package.fits]
     problems += [*conflicts(extra), *unmet(package.name for package in packages)]
-    answer: dict[str, Any] = {"devices": [], "use": ""}
-    if all(package.installed for package in packages):
+    found: dict[str, Any] = {"devices": [], "use": ""}
+    if answer is not None:
         try:
-            answer = _ask(extra, timeout_s)
+            found = answer.result()
         except _NoAnswerError as error:
             problems.append(str(error))
     return Finding(
         extra=extra,
         usable=not problems,
         packages=packages,
-        devices=tuple(answer["devices"]),
-        use=answer["use"],
+        devices=tuple(found["devices"]),
+        use=found["use"],
         problems=tuple(problems),
         remarks=remarks(extra),
         install=f"pip install '{DISTRIBUTION}[{extra}]'" if problems else None,
