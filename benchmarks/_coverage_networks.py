@@ -68,14 +68,10 @@ class Logits(nn.Module):
 def shake(module: nn.Module, inputs: Tensor) -> None:
     """Give values to what starts constant, so that no branch vanishes and no two layers are alike.
 
-    Batch norms take the statistics of ``inputs`` and of noise of their scale, on which exports are verified, changed by
-    up to a fifth: then activations have the scale that a trained network's have. Scales, layer scales and biases become
-    random.
+    Batch norms take the statistics of ``inputs``, changed by up to a fifth: then activations have the scale that a
+    trained network's have. Scales, layer scales and biases become random.
     """
     generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(inputs.shape, generator=generator) * inputs.std() + inputs.mean()
-    noise = noise.clamp(inputs.min(), inputs.max())
-    inputs = torch.cat([inputs, noise, 0.1 * inputs[:4], 0.1 * noise[:4]])
     for parameter in module.parameters():
         if parameter.numel() > 1 and parameter.min() == parameter.max():
             low, high = (0.2, 1.0) if parameter.max() > 0 else (-0.2, 0.2)

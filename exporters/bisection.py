@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, fx
 
 from exporters.artifact import Artifact
-from exporters.capture import capture, module_path
+from exporters.capture import capture
 from exporters.errors import ExportError, ParityError
 from exporters.exporter import Exporter, Request
+from exporters.layers import module_path
 from exporters.network import Network, with_taps
 from exporters.parity import OutputParity, Tolerance, compare
 from exporters.runtimes import SESSIONS, import_runtime

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import fx
 from torch.export import Dim, ExportedProgram
 from torch.utils._sympy.value_ranges import bound_sympy
 
@@ -49,12 +48,6 @@ def is_quantized(network: Network) -> bool:
     except CaptureError:
         return False
     return any(node.op == "call_function" and str(node.target).startswith(_QUANTIZED) for node in nodes)
-
-
-def module_path(node: fx.Node) -> str:
-    """Path of the module of the user's network that a node of a capture comes from; empty for the network itself."""
-    modules = node.meta.get("nn_module_stack") or {"": ("", "")}
-    return str(next(reversed(modules.values()))[0]).removeprefix("module").removeprefix(".")
 
 
 def _export(network: Network) -> ExportedProgram:

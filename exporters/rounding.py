@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from exporters.capture import capture, module_path
+from exporters.capture import capture
 from exporters.errors import ParityError
+from exporters.layers import module_path
 from exporters.network import Network
 from exporters.parity import TOLERANCES, ParityReport, check_parity
 from exporters.samples import verification_batches

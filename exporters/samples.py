@@ -7,6 +7,7 @@ import numpy as np
 from exporters.signature import DimensionRange, Signature, TensorSpec
 
 _REAL = 3
+_NOISE = 0.1
 
 
 def verification_batches(
@@ -16,10 +17,12 @@ def verification_batches(
     samples: Sequence[Mapping[str, np.ndarray]] = (),
     seed: int = 0,
 ) -> list[dict[str, np.ndarray]]:
-    """Draw batches from the example's distribution, at every declared extreme of the sizes.
+    """Draw batches that resemble the example, at every declared extreme of the sizes.
 
-    Floating-point inputs are normal with the example's mean and standard deviation, clipped to its range or to the one
-    declared; where the example is constant they are standard normal around it. Integers are uniform between the
+    Floating-point inputs are the example's samples in random order, repeated or cut to the size, with normal noise of a
+    tenth of the example's standard deviation, clipped to its range or to the one declared: white noise would send a
+    network for images or sound where it was never meant to work, and where its rounding errors say nothing. Where the
+    example is constant they are standard normal around it. Integers are uniform between the
     example's smallest and largest, Booleans as often true as in the example. The last batch has a tenth of the
     amplitude: errors that large values hide show there.
 
@@ -72,4 +75,15 @@ def _draw(example: np.ndarray, spec: TensorSpec, shape: tuple[int, ...], generat
         return generator.integers(int(low), int(high), shape, dtype=example.dtype, endpoint=True)
     if low == high:
         return generator.normal(low, 1.0, shape).astype(example.dtype)
-    return generator.normal(example.mean(), example.std(), shape).clip(low, high).astype(example.dtype)
+    noise = generator.normal(0.0, _NOISE * example.std(), shape)
+    return (_of_shape(example, shape, generator) + noise).clip(low, high).astype(example.dtype)
+
+
+def _of_shape(example: np.ndarray, shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
+    """Elements of the example, repeated or cut, its samples in random order."""
+    if not shape:
+        return example
+    first = generator.permutation(max(shape[0], len(example)))[: shape[0]] % len(example)
+    others = (np.arange(size) % old for size, old in zip(shape[1:], example.shape[1:], strict=True))
+    chosen: np.ndarray = example[np.ix_(first, *others)]
+    return chosen

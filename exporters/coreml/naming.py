@@ -5,9 +5,10 @@ from typing import Any
 
 from torch import fx
 
-from exporters.capture import capture, module_path
+from exporters.capture import capture
 from exporters.coreml.decomposition import supported
 from exporters.errors import CaptureError, ConversionError
+from exporters.layers import module_path
 from exporters.network import Network
 from exporters.sessions.coreml import node_name
 

@@ -18,11 +18,13 @@ from exporters.quantization.search import Runtime, search
 from exporters.sessions.pytorch import PyTorchSession
 
 RECIPES: Mapping[str, FakeQuantization] = {
-    "minmax": FakeQuantization(),
+    "minmax": FakeQuantization(momentum=None),
     "percentile": FakeQuantization(percentile=99.99),
+    "layers": FakeQuantization(momentum=None, outputs=False),
 }
-"""Weights have a scale per output channel, activations one per tensor, from the extremes of the calibration inputs or
-from the 99.99th percentile. Attention's own products stay in float."""
+"""Weights have a scale per output channel, activations one per tensor: ``minmax`` from the extremes of all calibration
+inputs, ``percentile`` from the mean over batches of the 99.99th percentile; ``layers`` is ``minmax`` for what goes into
+layers only. Attention's own products stay in float."""
 
 _AS_TRAINED = "quantisation-aware training"
 
@@ -46,10 +48,11 @@ def quantize(network: Network, request: Request) -> tuple[Network, QuantizationR
     found = contents(capture(network))
     layers = frozenset((*found.convolutions, *found.linear))
     runtime = Runtime(
-        recipes=tuple(RECIPES),
+        recipes=("minmax", "percentile"),
         quantize=lambda recipe, kept: _quantized(network, request, RECIPES[recipe], kept & layers),
         open_session=PyTorchSession,
         left_in_float=lambda model: tuple(sorted(layers - _rounded(model))),
+        fallbacks={"minmax": "layers", "percentile": "layers"},
     )
     return search(network, request, runtime)
 
@@ -69,7 +72,7 @@ def _quantized(network: Network, request: Request, options: FakeQuantization, ke
         module, [arguments({name: torch.from_numpy(np.array(batch[name])) for name in names}) for batch in batches]
     )
     quantization.freeze()
-    return replace(network, module=PositionalNetwork(module, keywords).eval())
+    return replace(network, module=PositionalNetwork(module, keywords, taps=network.module.taps).eval())
 
 
 def _rounded(network: Network) -> frozenset[str]:

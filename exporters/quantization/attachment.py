@@ -22,8 +22,10 @@ class FakeQuantization:
         weight_bits: Width of the weights' integers, 2 to 8; fewer than 8 are stored as int8 all the same.
         activations: ``"affine"``, or ``"symmetric"`` with a zero point of 0, which TensorRT needs.
         learned_scales: Whether scales are trained, beside the ranges that are measured.
-        momentum: Share of a new batch in the moving average of the ranges, above 0 and up to 1.
+        momentum: Share of a new batch in the moving average of the ranges, above 0 and up to 1; ``None`` for ranges
+            that hold every value seen.
         percentile: Per cent of a batch's values that its range holds, above 50 and up to 100; ``None`` for all.
+        outputs: Whether a layer's output is rounded where something else than a quantised layer reads it.
         keep_float: Layers to leave in float: paths, each standing for all that is in it, or patterns such as
             ``"blocks.*.mlp"``.
 
@@ -38,8 +40,9 @@ class FakeQuantization:
     weight_bits: int = 8
     activations: ActivationRange = "affine"
     learned_scales: bool = False
-    momentum: float = 0.01
+    momentum: float | None = 0.01
     percentile: float | None = None
+    outputs: bool = True
     keep_float: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -48,8 +51,8 @@ class FakeQuantization:
             raise ValueError(f"`weight_bits` must be a whole number from 2 to 8, got {self.weight_bits!r}.")
         if self.activations not in ("affine", "symmetric"):
             raise ValueError(f"`activations` must be 'affine' or 'symmetric', got {self.activations!r}.")
-        if not 0 < self.momentum <= 1:
-            raise ValueError(f"`momentum` must be above 0 and at most 1, got {self.momentum!r}.")
+        if self.momentum is not None and not 0 < self.momentum <= 1:
+            raise ValueError(f"`momentum` must be None, or above 0 and at most 1, got {self.momentum!r}.")
         if self.percentile is not None and not 50 < self.percentile <= 100:
             raise ValueError(f"`percentile` must be None, or above 50 and at most 100, got {self.percentile!r}.")
         if isinstance(self.keep_float, str):

@@ -148,5 +148,5 @@ def _attach(modules: Mapping[str, nn.Module], place: Place, options: FakeQuantiz
         None if place.norm is None else modules[place.norm],
         input=activation(),
         weight=WeightQuantizer(channels, bits=options.weight_bits, learned=options.learned_scales),
-        output=activation(non_negative=place.non_negative) if place.output else None,
+        output=activation(non_negative=place.non_negative) if place.output and options.outputs else None,
     )

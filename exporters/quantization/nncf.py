@@ -23,8 +23,19 @@ with no_telemetry(), errors_only("torch", "nncf"):
     import nncf
     import openvino
     from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, AdvancedSmoothQuantParameters
+    from nncf.quantization.range_estimator import (
+        AggregatorType,
+        RangeEstimatorParameters,
+        StatisticsCollectorParameters,
+        StatisticsType,
+    )
 
 _OFF = -1.0
+_BETWEEN = ["Add", "AvgPool", "Clamp", "Concat", "Interpolate", "Multiply", "ReduceMean", "Relu", "Sigmoid", "Subtract"]
+_EXTREMES = RangeEstimatorParameters(
+    min=StatisticsCollectorParameters(statistics_type=StatisticsType.MIN, aggregator_type=AggregatorType.MIN),
+    max=StatisticsCollectorParameters(statistics_type=StatisticsType.MAX, aggregator_type=AggregatorType.MAX),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,17 +46,26 @@ class _Way:
     transformer: bool = False
     smooth: bool = True
     keep_products: bool = False
+    layers_only: bool = False
+    extremes: bool = False
 
 
 RECIPES: Mapping[str, _Way] = {
     "default": _Way(),
     "mixed": _Way(symmetric=False),
+    "extremes": _Way(symmetric=False, extremes=True),
+    "layers": _Way(symmetric=False, extremes=True, layers_only=True),
     "transformer": _Way(transformer=True),
     "transformer-unsmoothed": _Way(transformer=True, smooth=False),
     "transformer-weighted": _Way(transformer=True, keep_products=True),
 }
-"""``default``: symmetric activations; ``mixed``: asymmetric ones where they take both signs; ``transformer``: NNCF's
-scheme for attention, with SmoothQuant or without; ``weighted``: attention's own products stay in float."""
+"""``default``: symmetric activations; ``mixed``: asymmetric ones where they take both signs; ``extremes``: the
+same over the whole range of all samples, where NNCF takes the mean of their ranges; ``layers``: the same for what goes
+into layers, with sums and activations between them in float; ``transformer``: NNCF's scheme for attention, with
+SmoothQuant or without; ``weighted``: attention's own products stay in float."""
+
+
+_CONVOLUTIONAL = ("default", "mixed", "extremes")
 
 
 def quantize_for_openvino(
@@ -84,7 +104,11 @@ def quantize_for_openvino(
             )
 
         runtime = Runtime(
-            recipes=_suitable(found), quantize=quantize, open_session=open_session, left_in_float=left_in_float
+            recipes=_suitable(found),
+            quantize=quantize,
+            open_session=open_session,
+            left_in_float=left_in_float,
+            fallbacks=dict.fromkeys(_CONVOLUTIONAL, "layers"),
         )
         return search(network, request, runtime)
 
@@ -99,6 +123,8 @@ def _quantize(model: openvino.Model, dataset: Any, way: _Way, *, ignored: list[s
     advanced = AdvancedQuantizationParameters()
     if not way.smooth:
         advanced.smooth_quant_alphas = AdvancedSmoothQuantParameters(convolution=_OFF, matmul=_OFF)
+    if way.extremes:
+        advanced.activations_range_estimator_params = _EXTREMES
     try:
         with errors_only("nncf"), no_progress_bars():
             quantized = nncf.quantize(
@@ -108,7 +134,9 @@ def _quantize(model: openvino.Model, dataset: Any, way: _Way, *, ignored: list[s
                 target_device=nncf.TargetDevice.CPU,
                 subset_size=count,
                 model_type=nncf.ModelType.TRANSFORMER if way.transformer else None,
-                ignored_scope=nncf.IgnoredScope(names=ignored) if ignored else None,
+                ignored_scope=nncf.IgnoredScope(
+                    names=ignored, types=_BETWEEN if way.layers_only else [], validate=False
+                ),
                 advanced_parameters=advanced,
             )
     except (RuntimeError, ValueError, nncf.ValidationError, nncf.InternalError, nncf.UnsupportedModelError) as error:
@@ -126,8 +154,7 @@ def _names(model: openvino.Model, layers: frozenset[str]) -> list[str]:
 
 
 def _suitable(found: GraphContents) -> tuple[str, ...]:
-    convolutional = ("default", "mixed")
     transformer = ("transformer", "transformer-unsmoothed", *(("transformer-weighted",) if found.products else ()))
     if found.mixed:
-        return (*transformer, *convolutional)
-    return transformer if found.token_mixing else convolutional
+        return (*transformer, *_CONVOLUTIONAL)
+    return transformer if found.token_mixing else _CONVOLUTIONAL

@@ -2,21 +2,21 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, fx
 
-from exporters.capture import capture, is_quantized, module_path
+from exporters.capture import capture, is_quantized
 from exporters.errors import ConversionError
 from exporters.exporter import Request
+from exporters.layers import layer_name
 from exporters.network import TORCH_ERRORS, Network, PositionalNetwork
+from exporters.quantization.recipes import contents
 from exporters.quantization.report import QuantizationReport
-from exporters.quantization.selection import Recipe, choose
+from exporters.quantization.search import Runtime, search
 from exporters.quiet import errors_only, root_logger_kept
-from exporters.session import Session
 from exporters.sessions.pytorch import PyTorchSession
 
 with root_logger_kept(), errors_only("torch.utils._pytree"):
@@ -56,60 +56,37 @@ def quantize(network: Network, request: Request) -> tuple[Network, QuantizationR
         The quantised network, and what was tried.
 
     Raises:
-        ConversionError: If no recipe works, a recipe is unknown, or ``keep_float`` names a layer that is not there.
+        ConversionError: If no recipe can be applied, or ``max_drop`` was not met.
+        InputError: If a recipe is unknown, or ``keep_float`` names a layer that is not there.
     """
     if request.calibration is None and is_quantized(network):
         left = tuple(_left_in_float(capture(network).graph))
         return network, QuantizationReport(recipe=AS_TRAINED, left_in_float=left)
-    if request.calibration is None:
-        raise ConversionError("`calibration` must be given for precision='int8', got None.")
-    graph = capture(network).graph
-    names = _recipes(graph, request.quantization.recipe)
-    _check_keep_float(graph, request.quantization.keep_float)
-    made: dict[str, Network] = {}
-    best, trials = choose(
-        [Recipe(name, partial(_open, network, name, request, made)) for name in names],
-        PyTorchSession(network),
-        request.calibration.held_out,
-        evaluate=request.evaluate,
-        time_limit_s=request.quantization.time_limit_s,
+    found = contents(capture(network))
+    attention = found.token_mixing or bool(found.products)
+    runtime = Runtime(
+        recipes=("dynamic-linear", "static-layers", "static") if attention else ("static", "static-layers"),
+        quantize=lambda recipe, kept: _quantized(network, request, _RECIPES[recipe], kept),
+        open_session=PyTorchSession,
+        left_in_float=lambda model: tuple(_left_in_float(model.module.module.graph)),
+        fallbacks={"static": "static-layers"},
     )
-    quantized = made[names[best]]
-    report = QuantizationReport(
-        recipe=names[best],
-        trials=trials,
-        calibration=request.calibration.record,
-        left_in_float=tuple(_left_in_float(quantized.module.module.graph)),
-    )
-    return quantized, report
+    return search(network, request, runtime)
 
 
-def _recipes(graph: fx.Graph, wanted: str) -> list[str]:
-    if wanted != "auto":
-        if wanted not in _RECIPES:
-            raise ConversionError(
-                f"`recipe` must be 'auto' or one of {', '.join(map(repr, _RECIPES))} for ExecuTorch, got {wanted!r}."
-            )
-        return [wanted]
-    attention = any(_kind(node) in _PRODUCTS for node in graph.nodes)
-    return ["dynamic-linear", "static-layers", "static"] if attention else ["static", "static-layers"]
-
-
-def _open(network: Network, recipe: str, request: Request, made: dict[str, Network]) -> Session:
-    """The recipe's network as PyTorch computes it: XNNPACK computes the same from it."""
-    if request.calibration is None:
-        raise ConversionError("`calibration` must be given for precision='int8', got None.")
-    quantizer = _PatternQuantizer(_RECIPES[recipe], request.quantization.keep_float)
+def _quantized(network: Network, request: Request, patterns: "_Patterns", kept: frozenset[str]) -> Network:
+    """The network as PyTorch computes it with a recipe's rounding: XNNPACK computes the same from it."""
+    quantizer = _PatternQuantizer(patterns, (*kept, *request.quantization.keep_float))
+    batches = request.calibration.batches if request.calibration is not None else ()
     try:
         with errors_only(), torch.no_grad():
             prepared = prepare_pt2e(capture(network).module(check_guards=False), quantizer)
-            for batch in request.calibration.batches:
+            for batch in batches:
                 prepared(*_tensors(network, batch))
             module = convert_pt2e(prepared)
     except TORCH_ERRORS as error:
-        raise ConversionError(f"recipe {recipe!r} failed: {type(error).__name__}: {error}") from error
-    made[recipe] = replace(network, module=PositionalNetwork(module))
-    return PyTorchSession(made[recipe])
+        raise ConversionError(f"PyTorch's quantiser failed: {type(error).__name__}: {error}") from error
+    return replace(network, module=PositionalNetwork(module))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,9 +112,9 @@ _RECIPES: Mapping[str, _Patterns] = {
 class _PatternQuantizer(Quantizer):  # type: ignore[misc]
     """Marks the nodes of a recipe's patterns, except those in layers to keep."""
 
-    def __init__(self, patterns: _Patterns, keep_float: Sequence[str]) -> None:
+    def __init__(self, patterns: _Patterns, kept: Sequence[str]) -> None:
         self._patterns = patterns
-        self._keep_float = keep_float
+        self._kept = kept
 
     def transform_for_annotation(self, model: fx.GraphModule) -> Any:
         """Make scalar operands tensors, which have ranges."""
@@ -156,25 +133,18 @@ class _PatternQuantizer(Quantizer):  # type: ignore[misc]
         """Nothing to check."""
 
     def _wanted(self, node: fx.Node) -> bool:
-        return not _is_in(module_path(node), self._keep_float)
+        path = layer_name(node)
+        return not any(path == name or path.startswith(f"{name}.") for name in self._kept)
 
 
 def _tensors(network: Network, batch: Mapping[str, np.ndarray]) -> Iterator[Tensor]:
     return (torch.from_numpy(np.require(batch[spec.name], requirements="W")) for spec in network.signature.inputs)
 
 
-def _check_keep_float(graph: fx.Graph, keep_float: Sequence[str]) -> None:
-    paths = {module_path(node) for node in graph.nodes}
-    unknown = [name for name in keep_float if not any(_is_in(path, [name]) for path in paths)]
-    if unknown:
-        known = ", ".join(sorted(path for path in paths if path))
-        raise ConversionError(f"`keep_float` must name layers of the network, got {unknown}; it has {known}.")
-
-
 def _left_in_float(graph: Any) -> Iterator[str]:
     """Paths of layers whose arithmetic is in floating point, each once."""
     found = {
-        module_path(node) or node.name: None
+        layer_name(node): None
         for node in graph.nodes
         if _kind(node) in _PRODUCTS or (_kind(node) in (*_CONVOLUTIONS, "linear") and not _has_quantized_weight(node))
     }
@@ -190,7 +160,3 @@ def _kind(node: fx.Node) -> str:
     """Name of the ATen operator, without its overload; empty for any other node."""
     namespace, _, name = str(node.target).partition(".")
     return name.partition(".")[0] if namespace == "aten" else ""
-
-
-def _is_in(path: str, names: Sequence[str]) -> bool:
-    return any(path == name or path.startswith(f"{name}.") for name in names)

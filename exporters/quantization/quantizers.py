@@ -108,12 +108,13 @@ class ActivationQuantizer(Quantizer):
     """Rounds an activation to int8 with one scale for the whole tensor, whose range it measures in training.
 
     The range is the mean of the batches' ranges at first, and their moving average once that is longer than
-    ``1 / momentum`` batches. It always includes zero, which is a multiple of the scale.
+    ``1 / momentum`` batches; without a momentum it holds all of them. It always includes zero, which is a multiple of
+    the scale.
 
     Args:
         kind: ``"affine"`` uses all 256 integers for the range; ``"symmetric"`` maps its larger end to 127, with a zero
             point of 0, as TensorRT requires.
-        momentum: Share of a new batch in the moving average.
+        momentum: Share of a new batch in the moving average; ``None`` for the range of all batches.
         percentile: Per cent of a batch's values that its range must hold; ``None`` for all of them.
         learned: Whether a scale is learned beside the measured one.
         non_negative: Whether only what is above zero counts, because a ReLU follows.
@@ -127,7 +128,7 @@ class ActivationQuantizer(Quantizer):
         self,
         *,
         kind: ActivationRange,
-        momentum: float,
+        momentum: float | None,
         percentile: float | None,
         learned: bool,
         non_negative: bool = False,
@@ -148,6 +149,11 @@ class ActivationQuantizer(Quantizer):
         """Take the range of a batch into account, without waiting for the device."""
         low, high = self._range(tensor.detach().float())
         self.batches += 1
+        if self.momentum is None:
+            # Both start at zero, which every range includes.
+            self.minimum.copy_(torch.minimum(self.minimum, low))
+            self.maximum.copy_(torch.maximum(self.maximum, high))
+            return
         share = (1.0 / self.batches).clamp_min(self.momentum)
         self.minimum.lerp_(low.clamp_max(0.0), share)
         self.maximum.lerp_(high.clamp_min(0.0), share)

@@ -1,7 +1,7 @@
 """The search for an int8 version of a network: recipes first, then layers back into floating point, by sensitivity."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -22,7 +22,8 @@ from exporters.sessions.pytorch import PyTorchSession
 from exporters.signature import Signature
 
 Model = TypeVar("Model")
-_LEAST_COSINE = TOLERANCES["int8"].cosine or 0.0
+# A fifth closer than the bound on the file: other inputs are compared then, and some trials are run in PyTorch.
+_LEAST_COSINE = 1 - 0.8 * (1 - (TOLERANCES["int8"].cosine or 0.0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,20 +35,22 @@ class Runtime(Generic[Model]):
         quantize: Quantises the network by a recipe, with these layers in floating point.
         open_session: Runs a quantised model.
         left_in_float: Names of the layers that a quantised model computes in floating point.
+        fallbacks: For recipes that round between the layers, too, the one that does not: layers are put back in that.
     """
 
     recipes: Sequence[str]
     quantize: Callable[[str, frozenset[str]], Model]
     open_session: Callable[[Model], Session]
     left_in_float: Callable[[Model], tuple[str, ...]]
+    fallbacks: Mapping[str, str] = field(default_factory=dict)
 
 
 def search(network: Network, request: Request, runtime: Runtime[Model]) -> tuple[Model, QuantizationReport]:
     """Quantise a network by the recipe that comes closest, and put back what that loses too much by.
 
-    Every recipe is tried on samples held out of calibration. Where the best of them falls short of a cosine of 0.99, or
+    Every recipe is tried on samples held out of calibration. Where the best of them falls short of a cosine of 0.992 or
     loses more than ``max_drop`` of the task's metric, its most sensitive layers go back to floating point: a sixteenth
-    of all, then twice as many and so on, until it does not, or the time is over.
+    of all, then twice as many and so on up to half of them, until it does not, or the time is over.
 
     Args:
         network: The network.
@@ -65,8 +68,9 @@ def search(network: Network, request: Request, runtime: Runtime[Model]) -> tuple
         raise InputError("`calibration` must be given to quantise a network that was trained without it, got None.")
     options = request.quantization
     recipes = [options.recipe] if options.recipe != "auto" else list(runtime.recipes)
-    if not set(recipes) <= set(runtime.recipes):
-        raise InputError(f"`recipe` must be 'auto' or one of {list(runtime.recipes)}, got {options.recipe!r}.")
+    known = dict.fromkeys([*runtime.recipes, *runtime.fallbacks.values()])
+    if not set(recipes) <= set(known):
+        raise InputError(f"`recipe` must be 'auto' or one of {list(known)}, got {options.recipe!r}.")
     if options.max_drop is not None and request.evaluate is None:
         raise InputError("`max_drop` needs the task's metric, got no evaluation; give `evaluation` and `metric`.")
     run = _Search(network, request, request.calibration, runtime)
@@ -133,11 +137,16 @@ class _Search(Generic[Model]):
         recipe, kept = self.chosen
         order = [entry.layer for entry in layer_sensitivities(self.network, self.calibration)]
         order = [layer for layer in order if layer not in kept]
+        if recipe in self.runtime.fallbacks:
+            recipe = self.runtime.fallbacks[recipe]
+            self.attempt({recipe: (recipe, kept)})
+        # With more than half of its layers in float a network is hardly in int8.
+        most = len(order) // 2
         count = max(1, len(order) // 16)
-        while count < len(order) and not self.good and self.seconds_left > 0:
+        while count <= most and not self.good and self.seconds_left > 0:
             name = f"{recipe}, {count} most sensitive layers in float"
             self.attempt({name: (recipe, kept | frozenset(order[:count]))})
-            count *= 2
+            count = most if count < most < 2 * count else 2 * count
 
     def finish(self) -> tuple[Model, QuantizationReport]:
         if self.best is None or self.model is None:

@@ -42,14 +42,26 @@ def test_a_dynamic_size_is_drawn_at_both_ends_and_at_an_odd_size_within(low, ext
     assert sizes[1] % 2 == 1 or extra == 1
 
 
-def test_floats_keep_mean_spread_and_range_of_the_example():
-    example = np.random.default_rng(1).uniform(10, 14, size=(4, 5000)).astype(np.float32)
-    values = verification_batches({"x": example}, signature((4, 5000)))[0]["x"]
-    assert values.min() >= 10
-    assert values.max() <= 14
-    assert values.mean() == pytest.approx(12, abs=0.05)
-    # A normal with the uniform's deviation 4/sqrt(12) = 1.155, clipped at 2/1.155 = 1.73 deviations: 1.05.
-    assert values.std() == pytest.approx(1.05, abs=0.03)
+def test_floats_are_samples_of_the_example_with_a_little_noise_within_its_range():
+    example = np.stack([np.linspace(-1, 1, 5000), np.linspace(2, -2, 5000)]).astype(np.float32)
+    values = verification_batches({"x": example}, signature((2, 5000)))[0]["x"]
+    # One of the samples each, in either order.
+    own = min((values - example, values - example[::-1]), key=lambda noise: noise.std())
+    assert own.std() == pytest.approx(0.1 * example.std(), rel=0.05)
+    assert values.min() >= -2
+    assert values.max() <= 2
+
+
+def test_a_larger_batch_repeats_every_sample_of_the_example_and_a_longer_axis_its_elements():
+    example = np.array([[0.0, 1.0], [10.0, 11.0]], np.float32)
+    shape = ("batch", "length")
+    batches = verification_batches({"x": example}, signature(shape, batch=(1, 6), length=(2, 5)))
+    largest = next(batch["x"] for batch in batches if batch["x"].shape == (6, 2))
+    longest = next(batch["x"] for batch in batches if batch["x"].shape == (1, 5))
+    noise = 4 * 0.1 * example.std()
+    assert sorted((largest[:, 0] > 5).tolist()) == [False] * 3 + [True] * 3
+    start = 10 * float(longest[0, 0] > 5)
+    np.testing.assert_allclose(longest[0], start + np.array([0, 1, 0, 1, 0]), atol=noise)
 
 
 def test_a_constant_example_is_varied():

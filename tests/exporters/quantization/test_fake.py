@@ -143,6 +143,11 @@ def test_a_layer_can_be_kept_in_float(residual, images, pattern):
     assert "inner" not in dict(quantization.each())
 
 
+def test_outputs_can_be_left_as_they_are(residual, images):
+    quantization = prepare_qat(residual, images, FakeQuantization(outputs=False))
+    assert all(len(layer.activations) == 1 for _, layer in quantization.each())
+
+
 def test_a_path_stands_for_all_that_is_in_it(images):
     network = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)), nn.Conv2d(4, 2, 1))
     quantization = prepare_qat(network, images, FakeQuantization(keep_float=("0",)))

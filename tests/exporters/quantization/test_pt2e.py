@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 import exporters
-from exporters.errors import ConversionError
+from exporters.errors import InputError
 from exporters.quantization import QuantizationOptions
 from exporters.quantization.fake import calibrate, prepare_qat
 from exporters.quantization.pt2e import AS_TRAINED
@@ -121,15 +121,15 @@ def test_layers_to_keep_stay_in_float_with_everything_in_them(images, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"recipe": "smooth"}, r"one of 'static', .* for ExecuTorch, got 'smooth'"),
+        ({"recipe": "smooth"}, r"one of \['dynamic-linear', .*'static'\], got 'smooth'"),
         (
             {"keep_float": ("blok",)},
-            r"`keep_float` must name layers of the network, got \['blok'\]; it has .*block.qkv",
+            r"`keep_float` must name layers of the network, got 'blok'; it has .*block.qkv",
         ),
     ],
 )
 def test_what_is_not_there_is_refused(images, tmp_path, options, message):
-    with pytest.raises(ConversionError, match=message):
+    with pytest.raises(InputError, match=message):
         exporters.export(
             AttentionNet(),
             images[:1],

@@ -16,6 +16,15 @@ def activation(**options):
     return quantizer
 
 
+@pytest.mark.parametrize(("momentum", "ends"), [(0.01, (-1.5, 3.0)), (None, (-3.0, 4.0))])
+def test_a_range_is_the_mean_of_the_batches_ranges_or_holds_them_all(momentum, ends):
+    quantizer = activation(momentum=momentum)
+    for batch in ([-3.0, 2.0], [1.0, 4.0]):
+        quantizer.observe(torch.tensor(batch))
+    # Zero is in the range of every batch: (-3 + 0) / 2, (2 + 4) / 2.
+    assert (quantizer.minimum.item(), quantizer.maximum.item()) == pytest.approx(ends)
+
+
 def test_a_weight_is_rounded_to_multiples_of_each_channels_largest_magnitude():
     quantizer = WeightQuantizer(2, bits=3, learned=False)  # integers from -3 to 3
     quantizer.enabled = True
