@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from exporters.profiling.machine import read_machine
+from exporters.profiling.runner.machine import read_machine
 
 RESULTS = Path(__file__).parent / "results"
 DISTRIBUTIONS = ("lightning-kd", "lightning", "torch", "timm", "numpy")

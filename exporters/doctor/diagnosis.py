@@ -13,7 +13,7 @@ from typing import Any
 from exporters.doctor.probes import PROBES
 from exporters.doctor.processor import graphics_cards, processor_features, system
 from exporters.doctor.requirements import DISTRIBUTION, Package, conflicts, packages_of, remarks, unmet
-from exporters.profiling.machine import read_machine
+from exporters.profiling.runner.machine import read_machine
 
 SCHEMA_VERSION = 1
 

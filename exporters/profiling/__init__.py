@@ -4,11 +4,30 @@ Importing it takes NumPy and the standard library; a runtime is imported when a 
 """
 
 from exporters.profiling.comparison import Comparison
+from exporters.profiling.concurrency import Concurrency
 from exporters.profiling.intervals import Estimate
-from exporters.profiling.machine import Machine, Memory
-from exporters.profiling.options import ProfileOptions
 from exporters.profiling.profiler import compare, profile
 from exporters.profiling.result import Profile
+from exporters.profiling.runner.cold import ColdStart
+from exporters.profiling.runner.disturbance import Disturbance
+from exporters.profiling.runner.energy import Energy
+from exporters.profiling.runner.machine import Machine
+from exporters.profiling.runner.memory import Memory
+from exporters.profiling.runner.options import ProfileOptions
 from exporters.profiling.subject import Subject
 
-__all__ = ["Comparison", "Estimate", "Machine", "Memory", "Profile", "ProfileOptions", "Subject", "compare", "profile"]
+__all__ = [
+    "ColdStart",
+    "Comparison",
+    "Concurrency",
+    "Disturbance",
+    "Energy",
+    "Estimate",
+    "Machine",
+    "Memory",
+    "Profile",
+    "ProfileOptions",
+    "Subject",
+    "compare",
+    "profile",
+]

@@ -12,10 +12,10 @@ from exporters.api import load
 from exporters.artifact import Artifact
 from exporters.errors import PlatformError
 from exporters.profiling.inputs import check_batch_size, random_inputs
-from exporters.profiling.measure import TimedRun, stopwatch
-from exporters.profiling.options import check_count
+from exporters.profiling.runner.measure import TimedRun, stopwatch
+from exporters.profiling.runner.options import check_count
+from exporters.profiling.runner.units import NANOSECONDS_PER_MILLISECOND
 from exporters.profiling.subject import Subject
-from exporters.profiling.units import NANOSECONDS_PER_MILLISECOND
 from exporters.runtimes import SESSIONS, import_runtime
 from exporters.session import Session
 from exporters.signature import TensorSpec

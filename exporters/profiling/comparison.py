@@ -7,10 +7,10 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from exporters.profiling.intervals import Estimate, quantile_estimate
-from exporters.profiling.machine import Machine
-from exporters.profiling.options import ProfileOptions
+from exporters.profiling.runner.machine import Machine
+from exporters.profiling.runner.options import ProfileOptions
+from exporters.profiling.runner.units import NANOSECONDS_PER_MILLISECOND
 from exporters.profiling.subject import Subject, dump_result, load_result
-from exporters.profiling.units import NANOSECONDS_PER_MILLISECOND
 
 # Instances of one network differ by a stable 1 to 2 %, depending on where their memory came to lie; five of each leave
 # some of that.
@@ -117,7 +117,7 @@ class Comparison:
             parsed = {
                 "first": Subject.from_content(content["first"]),
                 "second": Subject.from_content(content["second"]),
-                "machine": Machine(**content["machine"]),
+                "machine": Machine.from_content(content["machine"]),
                 "options": ProfileOptions(**content["options"]),
                 "ratio": Estimate(**content["ratio"]),
                 "noise": Estimate(**content["noise"]),

@@ -9,12 +9,15 @@ import numpy as np
 from exporters.profiling.candidate import Candidate, CheckableSession, Target, open_candidate
 from exporters.profiling.comparison import Comparison, as_sittings
 from exporters.profiling.intervals import median_ratio
-from exporters.profiling.machine import memory_between, read_machine, read_memory
-from exporters.profiling.measure import interleave, measure, warm_up
-from exporters.profiling.options import ProfileOptions, check_count
 from exporters.profiling.result import Profile
+from exporters.profiling.runner.cores import read_cores
+from exporters.profiling.runner.disturbance import disturbance_between, read_processor_time
+from exporters.profiling.runner.machine import read_machine
+from exporters.profiling.runner.measure import interleave, measure, warm_up
+from exporters.profiling.runner.memory import memory_between, read_memory
+from exporters.profiling.runner.options import ProfileOptions, check_count
+from exporters.profiling.runner.units import NANOSECONDS_PER_MILLISECOND
 from exporters.profiling.subject import Subject
-from exporters.profiling.units import NANOSECONDS_PER_MILLISECOND
 
 SITTINGS = 5
 
@@ -77,8 +80,9 @@ def profile(
     candidate = open_candidate(target, threads=threads, batch_size=batch_size, seed=seed, inputs=inputs)
     first_ns = candidate.timed_run()
     warm = warm_up(candidate.timed_run, options)
+    processor_before = read_processor_time()
     latencies_ns = measure(candidate.timed_run, options)
-    memory_after = read_memory()
+    processor_after, memory_after = read_processor_time(), read_memory()
     return Profile(
         subject=candidate.subject,
         machine=machine,
@@ -88,6 +92,8 @@ def profile(
         steady=warm.steady,
         latencies_ns=latencies_ns,
         memory=memory_between(memory_before, memory_after) if memory_before and memory_after else None,
+        cores=read_cores(),
+        disturbance=disturbance_between(processor_before, processor_after),
     )
 
 

@@ -1,16 +1,23 @@
 """What a measurement found: raw latencies, what they were measured on, and the figures that follow from them."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
 
+from exporters.profiling.concurrency import Concurrency
 from exporters.profiling.intervals import Estimate, count_stalls, quantile_estimate, required_samples
-from exporters.profiling.machine import Machine, Memory
-from exporters.profiling.options import ProfileOptions
+from exporters.profiling.runner.cold import ColdStart
+from exporters.profiling.runner.disturbance import Disturbance
+from exporters.profiling.runner.energy import Energy
+from exporters.profiling.runner.machine import Machine
+from exporters.profiling.runner.memory import Memory
+from exporters.profiling.runner.options import ProfileOptions
+from exporters.profiling.runner.units import NANOSECONDS_PER_MILLISECOND, NANOSECONDS_PER_SECOND
 from exporters.profiling.subject import Subject, dump_result, load_result
-from exporters.profiling.units import NANOSECONDS_PER_MILLISECOND, NANOSECONDS_PER_SECOND
 
+THIS_PROCESS = "this process"
 QUANTILES = {"p50_ms": 0.5, "p90_ms": 0.9, "p95_ms": 0.95, "p99_ms": 0.99}
 
 
@@ -31,6 +38,13 @@ class Profile:
         steady: Whether the warm-up reached a steady state.
         latencies_ns: Latency of every measured run, ns.
         memory: Resident memory of the process; ``None`` on systems other than Linux and macOS.
+        cores: Cores that the process could run on, read back.
+        cold: Starts of fresh processes, without the runtime's cache and, where it has one, with it; empty for a
+            measurement in this process.
+        concurrency: Throughput with several requests at once; empty where it was not asked for.
+        disturbance: What other processes took meanwhile; ``None`` where that cannot be told.
+        energy: Of the processor during the measurement; ``None`` where it cannot be read.
+        device: Where it ran: ``"this process"``, ``"local"`` (a fresh process here) or a device's address.
     """
 
     subject: Subject
@@ -41,6 +55,12 @@ class Profile:
     steady: bool
     latencies_ns: tuple[int, ...]
     memory: Memory | None
+    cores: tuple[int, ...] = ()
+    cold: tuple[ColdStart, ...] = ()
+    concurrency: tuple[Concurrency, ...] = ()
+    disturbance: Disturbance | None = None
+    energy: Energy | None = None
+    device: str = THIS_PROCESS
 
     @property
     def runs(self) -> int:
@@ -120,6 +140,16 @@ class Profile:
         precision = self.subject.properties.get("active_precision")
         return None if precision is None else str(precision)
 
+    @property
+    def disturbed(self) -> bool | None:
+        """Whether others took more than a tenth of a core while this was measured; ``None`` if that is not known."""
+        return None if self.disturbance is None else self.disturbance.disturbed
+
+    @property
+    def joules_per_sample(self) -> float | None:
+        """Energy of one sample beyond that of the idle machine, J; ``None`` where it could not be read."""
+        return None if self.energy is None else self.energy.joules_above_idle / (self.runs * self.subject.batch_size)
+
     def summary(self) -> dict[str, Any]:
         """Every figure by its name, without the raw latencies; values are of JSON types."""
         percentiles = {name: self._quantile(name) for name in QUANTILES}
@@ -140,6 +170,13 @@ class Profile:
             "batch_size": self.subject.batch_size,
             "threads": self.threads,
             "active_precision": self.active_precision,
+            "cores": list(self.cores),
+            "cold": [asdict(start) for start in self.cold],
+            "concurrency": [requests.summary() for requests in self.concurrency],
+            "disturbance": None if self.disturbance is None else asdict(self.disturbance),
+            "disturbed": self.disturbed,
+            "joules_per_sample": self.joules_per_sample,
+            "device": self.device,
         }
 
     def to_json(self) -> str:
@@ -159,19 +196,31 @@ class Profile:
         Raises:
             ValueError: If ``text`` is not a profile of this schema version.
         """
-        content = load_result("profile", text)
+        return cls.from_content(load_result("profile", text))
+
+    @classmethod
+    def from_content(cls, content: Mapping[str, Any]) -> Self:
+        """Read the fields of a profile as JSON has them.
+
+        Raises:
+            ValueError: If a field is missing, unknown or damaged.
+        """
         try:
-            memory = content["memory"]
-            return cls(
-                subject=Subject.from_content(content["subject"]),
-                machine=Machine(**content["machine"]),
-                options=ProfileOptions(**content["options"]),
-                first_ms=content["first_ms"],
-                warm_up_ns=tuple(content["warm_up_ns"]),
-                steady=content["steady"],
-                latencies_ns=tuple(content["latencies_ns"]),
-                memory=None if memory is None else Memory(**memory),
-            )
+            memory, disturbance, energy = content["memory"], content["disturbance"], content["energy"]
+            parsed = {
+                "subject": Subject.from_content(content["subject"]),
+                "machine": Machine.from_content(content["machine"]),
+                "options": ProfileOptions(**content["options"]),
+                "warm_up_ns": tuple(content["warm_up_ns"]),
+                "latencies_ns": tuple(content["latencies_ns"]),
+                "memory": memory and Memory(**memory),
+                "cores": tuple(content["cores"]),
+                "cold": tuple(ColdStart(**start) for start in content["cold"]),
+                "concurrency": tuple(Concurrency.from_content(requests) for requests in content["concurrency"]),
+                "disturbance": disturbance and Disturbance(**disturbance),
+                "energy": energy and Energy(**energy),
+            }
+            return cls(**{**content, **parsed})
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"`text` must be a whole profile, got one with a damaged field: {error!r}.") from error
 

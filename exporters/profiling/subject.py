@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from exporters.signature import TensorSpec
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

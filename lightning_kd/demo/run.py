@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from exporters.profiling import ProfileOptions
-from exporters.profiling.machine import read_machine
+from exporters.profiling.runner.machine import read_machine
 from lightning_kd.demo.deployment import STEPS, Name, deploy
 from lightning_kd.demo.digits import Digits
 from lightning_kd.demo.page import demo_report

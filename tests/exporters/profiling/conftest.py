@@ -5,7 +5,17 @@ import torch
 from torch import nn
 
 import exporters
-from exporters.profiling import Machine, Memory, Profile, ProfileOptions, Subject
+from exporters.profiling import (
+    ColdStart,
+    Concurrency,
+    Disturbance,
+    Energy,
+    Machine,
+    Memory,
+    Profile,
+    ProfileOptions,
+    Subject,
+)
 from exporters.signature import TensorSpec
 
 
@@ -40,6 +50,10 @@ def machine():
         load_average=0.25,
         platform="CP/M",
         versions={"python": "3.11.7", "numpy": "2.4.6"},
+        memory_bytes=64 * 1024,
+        smt=False,
+        turbo=False,
+        features=("avx2",),
     )
 
 
@@ -57,6 +71,14 @@ def make_profile(subject, machine):
             steady=True,
             latencies_ns=tuple(round(latency * 1e6) for latency in latencies_ms),
             memory=Memory(peak_bytes=100, increase_bytes=40, increase_is="exact", source="VmHWM"),
+            cores=(0, 1),
+            cold=(ColdStart(import_ms=50.0, load_ms=20.0, first_ms=5.0, cached=False),),
+            concurrency=(
+                Concurrency(requests=2, batch_size=8, elapsed_ns=4_000_000, latencies_ns=(2_000_000, 3_000_000)),
+            ),
+            disturbance=Disturbance(share=0.5, busy_cores=1.0, seconds=3.0),
+            energy=Energy(joules=6.0, seconds=1.0, idle_watts=2.0, source="package-0"),
+            device="local",
         )
 
     return make

@@ -6,7 +6,8 @@ import numpy as np
 import psutil
 import pytest
 
-from exporters.profiling.machine import Memory, MemoryReading, memory_between, read_machine, read_memory
+from exporters.profiling.runner.machine import read_machine
+from exporters.profiling.runner.memory import Memory, MemoryReading, memory_between, read_memory
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporters.profiling import ProfileOptions
-from exporters.profiling.measure import BLOCK_RUNS, interleave, measure, stopwatch, warm_up
+from exporters.profiling.runner.measure import BLOCK_RUNS, interleave, measure, stopwatch, warm_up
 
 MILLISECOND = 1_000_000
 

@@ -1,9 +1,10 @@
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
-from exporters.profiling import Estimate, Profile
+from exporters.profiling import Disturbance, Estimate, Profile
 from exporters.profiling.subject import SCHEMA_VERSION
 
 
@@ -90,10 +91,10 @@ def test_figures_are_computed_again_so_that_a_forged_summary_has_no_effect(make_
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": SCHEMA_VERSION + 1}, r"schema version 2, got 3; measure again"),
+        ({"schema_version": SCHEMA_VERSION + 1}, r"schema version 3, got 4; measure again"),
         ({"schema": "comparison"}, r"schema 'profile', got 'comparison'"),
         ({"options": {"min_runs": 0}}, r"`min_runs` must be at least 1, got 0"),
-        ({"machine": {}}, r"damaged field: TypeError"),
+        ({"machine": {}}, r"damaged field: KeyError\('features'\)"),
         ({"memory": 3}, r"damaged field: TypeError"),
         ({"subject": {}}, r"damaged field: KeyError\('inputs'\)"),
     ],
@@ -110,3 +111,25 @@ def test_json_of_another_kind_or_version_is_refused(make_profile, change, messag
 def test_text_that_is_no_result_is_refused(text, message):
     with pytest.raises(ValueError, match=message):
         Profile.from_json(text)
+
+
+def test_requests_at_once_give_throughput_and_percentiles(make_profile):
+    requests = make_profile([1.0]).concurrency[0]
+    assert requests.samples_per_second == pytest.approx(4000.0)  # 2 requests of 8 samples in 4 ms
+    assert (requests.p50_ms, requests.p99_ms) == (None, None)  # two requests bound no quantile
+    many = dataclasses.replace(requests, latencies_ns=tuple(range(1_000_000, 369_000_000, 1_000_000)))
+    assert (many.p50_ms.value, many.p99_ms.high) == (184.5, 368.0)
+
+
+def test_a_disturbed_measurement_says_so_beside_unchanged_figures(make_profile):
+    profile = make_profile([1.0, 3.0])
+    quiet = dataclasses.replace(profile, disturbance=Disturbance(share=0.05, busy_cores=0.1, seconds=3.0))
+    unknown = dataclasses.replace(profile, disturbance=None)
+    assert (profile.disturbed, quiet.disturbed, unknown.disturbed) == (True, False, None)
+    assert profile.mean_ms == quiet.mean_ms == 2.0
+
+
+def test_energy_of_a_sample_is_what_exceeds_the_idle_machine(make_profile):
+    profile = make_profile([1.0, 3.0])  # 6 J in 1 s, of which 2 W are idle; 2 runs of 8 samples
+    assert profile.joules_per_sample == pytest.approx(4 / 16)
+    assert dataclasses.replace(profile, energy=None).joules_per_sample is None

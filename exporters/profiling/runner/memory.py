@@ -1,45 +1,15 @@
-"""What the measurement ran on: processor, cores, load, versions, and the memory of this process."""
+"""Resident memory of this process."""
 
-import os
-import platform
 import re
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
-from exporters.threads import available_threads
+from .units import KIBIBYTE
 
 if sys.platform == "darwin":
     import resource
-
-KIBIBYTE = 1024
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Machine:
-    """Fingerprint of a machine just before a measurement.
-
-    Args:
-        cpu: Model of the processor.
-        cores: Cores that this process may run on (its affinity set).
-        cpu_quota: Cores' worth of time that the container may use; ``None`` without a limit that can be read.
-        governor: Frequency governor of the first core; ``None`` where the system shows none.
-        load_average: Mean number of runnable tasks over the last minute; ``None`` where the system counts none.
-        platform: Operating system, its version and the processor's architecture.
-        versions: Versions of Python and NumPy; the runtime's is among the session's properties.
-    """
-
-    cpu: str
-    cores: int
-    cpu_quota: float | None
-    governor: str | None
-    load_average: float | None
-    platform: str
-    versions: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,25 +45,6 @@ class MemoryReading:
     source: str
 
 
-def read_machine() -> Machine:
-    """Read the fingerprint of this machine.
-
-    Example:
-        >>> from exporters.profiling.machine import read_machine
-        >>> read_machine().cores >= 1
-        True
-    """
-    return Machine(
-        cpu=_cpu_model(),
-        cores=available_threads(),
-        cpu_quota=_cpu_quota(),
-        governor=_read(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
-        load_average=os.getloadavg()[0] if sys.platform != "win32" else None,
-        platform=platform.platform(),
-        versions={"python": platform.python_version(), "numpy": np.__version__},
-    )
-
-
 def read_memory() -> MemoryReading | None:
     """Read the resident memory of this process; ``None`` on systems other than Linux and macOS.
 
@@ -121,7 +72,7 @@ def memory_between(before: MemoryReading, after: MemoryReading) -> Memory:
         The rise: exact if the peak rose in between, otherwise what the present sizes show at least.
 
     Example:
-        >>> from exporters.profiling.machine import MemoryReading, memory_between
+        >>> from exporters.profiling.runner.memory import MemoryReading, memory_between
         >>> before = MemoryReading(resident_bytes=40, peak_bytes=50, source="VmHWM")
         >>> after = MemoryReading(resident_bytes=60, peak_bytes=90, source="VmHWM")
         >>> memory_between(before, after)
@@ -135,24 +86,3 @@ def memory_between(before: MemoryReading, after: MemoryReading) -> Memory:
         increase_is="exact" if peak_was_reached and before.source == "VmHWM" else "at least",
         source=after.source,
     )
-
-
-def _cpu_model() -> str:
-    text = _read(Path("/proc/cpuinfo")) or ""
-    match = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", text, re.MULTILINE)
-    return match[1] if match else platform.processor() or platform.machine()
-
-
-def _cpu_quota() -> float | None:
-    limit = _read(Path("/sys/fs/cgroup/cpu.max"))
-    if limit is None or limit.startswith("max"):
-        return None
-    quota, period = limit.split()
-    return int(quota) / int(period)
-
-
-def _read(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except OSError:
-        return None

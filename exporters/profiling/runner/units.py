@@ -1,4 +1,5 @@
-"""Conversions of time."""
+"""Conversions of time and memory."""
 
 NANOSECONDS_PER_MILLISECOND = 1e6
 NANOSECONDS_PER_SECOND = 1e9
+KIBIBYTE = 1024

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from exporters.profiling.options import ProfileOptions
-from exporters.profiling.units import NANOSECONDS_PER_SECOND
+from .options import ProfileOptions
+from .units import NANOSECONDS_PER_SECOND
 
 BLOCK_RUNS = 10
 
@@ -50,7 +50,7 @@ def stopwatch(run: Callable[[], object], *, clock: Callable[[], int] = time.perf
         ValueError: By the returned function, if ``clock`` did not advance during a run.
 
     Example:
-        >>> from exporters.profiling.measure import stopwatch
+        >>> from exporters.profiling.runner.measure import stopwatch
         >>> ticks = iter([100, 350])
         >>> stopwatch(lambda: None, clock=lambda: next(ticks))()
         250

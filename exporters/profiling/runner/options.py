@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +51,7 @@ class ProfileOptions:
         _check_limit("max_seconds", self.max_seconds, "min_seconds", self.min_seconds)
         _check_limit("max_warm_up_seconds", self.max_warm_up_seconds, "min_warm_up_seconds", self.min_warm_up_seconds)
 
-    def split(self, parts: int) -> Self:
+    def split(self, parts: int) -> "ProfileOptions":
         """Options of one of ``parts`` measurements that together last as long; each warms up like the whole.
 
         Example:
