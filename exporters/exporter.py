@@ -23,6 +23,7 @@ class Request:
         metadata: Text to embed in the file.
         calibration: Real inputs; there iff ``precision`` is ``"int8"`` and the network is not quantised already.
         quantization: How to quantise.
+        tolerance: Bounds that the file will be held to; those of the precision if ``None``.
         evaluate: The task's metric of a session, higher is better, to choose between recipes by; ``None`` without an
             evaluation.
     """
@@ -31,6 +32,7 @@ class Request:
     metadata: Mapping[str, str] = field(default_factory=dict)
     calibration: Calibration | None = None
     quantization: QuantizationOptions = field(default_factory=QuantizationOptions)
+    tolerance: Tolerance | None = None
     evaluate: Evaluate | None = None
 
 

@@ -160,7 +160,7 @@ def _with_evaluation(request: Request, evaluation: Evaluation | None) -> Request
 
 def build_request(order: Order, network: Network) -> tuple[Request, Network]:
     """The request for the exporter; real inputs that it may not calibrate on become samples to verify on."""
-    request = Request(precision=order.precision, quantization=order.quantization)
+    request = Request(precision=order.precision, quantization=order.quantization, tolerance=order.tolerance)
     if order.precision != "int8":
         if order.calibration is not None:
             raise InputError(

@@ -22,7 +22,8 @@ def rewrite_for_xnnpack(program: ExportedProgram) -> ExportedProgram:
     Means, and with them normalisations, are products with a constant vector; attention is two batched products around a
     softmax; picking one index is a slice, rolling two; a reshape with one unknown size infers it. A vision transformer
     so becomes one partition instead of some per layer. Where a rule does not hold (normalisation in float16, groups of
-    queries, sizes that are not known) the operator stays as it is.
+    queries, sizes that are not known) the operator stays as it is. Clamps in a row become one: XNNPACK's converter of
+    ExecuTorch 1.5.1 joins them to the convolution before and keeps the ends of the last one only.
 
     Args:
         program: What `torch.export` captured.
@@ -30,7 +31,9 @@ def rewrite_for_xnnpack(program: ExportedProgram) -> ExportedProgram:
     Returns:
         A program that computes the same up to rounding.
     """
-    return _rewrite(program, {**_RULES, **_XNNPACK_RULES})
+    rewritten = _rewrite(program, {**_RULES, **_XNNPACK_RULES})
+    _join_clamps(rewritten.graph_module)
+    return rewritten
 
 
 def rewrite_for_kernels(program: ExportedProgram) -> ExportedProgram:
@@ -56,6 +59,30 @@ def _infer_sizes(module: fx.GraphModule) -> None:
             node.update_arg(1, sizes)
     module.graph.eliminate_dead_code()
     module.recompile()
+
+
+def _join_clamps(module: fx.GraphModule) -> None:
+    for node in module.graph.nodes:
+        ends = _ends(node)
+        while ends is not None and (inner := _ends(node.args[0])) is not None:
+            low, high = (min(max(end, ends[0]), ends[1]) for end in inner)
+            ends = low, high
+            node.target = aten.clamp.default
+            node.args = (node.args[0].args[0], None if low == -math.inf else low, None if high == math.inf else high)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+
+
+def _ends(node: Any) -> tuple[float, float] | None:
+    """Smallest and largest value that a clamp lets through; ``None`` for any other node."""
+    if not isinstance(node, fx.Node) or node.kwargs or not isinstance(node.target, OpOverload):
+        return None
+    if node.target not in _CLAMPS:
+        return None
+    given: list[Any] = [*node.args[1:]]
+    given += _CLAMPS[node.target][len(given) :]
+    low, high = given
+    return (-math.inf if low is None else float(low), math.inf if high is None else float(high))
 
 
 def _is_quantizer(target: object) -> bool:
@@ -212,6 +239,13 @@ def _same_leading(first: Tensor, *others: Tensor) -> bool:
     )
 
 
+# Ends of clamps where they are not arguments.
+_CLAMPS: Mapping[OpOverload, tuple[float | None, float | None]] = {
+    aten.clamp.default: (None, None),
+    aten.hardtanh.default: (-1.0, 1.0),
+    aten.relu.default: (0.0, None),
+    aten.relu6.default: (0.0, 6.0),
+}
 _RULES: Mapping[OpOverload, Callable[..., Any]] = {
     aten.alias.default: lambda x: x,
     aten.scaled_dot_product_attention.default: _attention,

@@ -23,7 +23,7 @@ from exporters.signature import Signature
 
 Model = TypeVar("Model")
 # A fifth closer than the bound on the file: other inputs are compared then, and some trials are run in PyTorch.
-_LEAST_COSINE = 1 - 0.8 * (1 - (TOLERANCES["int8"].cosine or 0.0))
+_SHARE = 0.8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,9 +48,10 @@ class Runtime(Generic[Model]):
 def search(network: Network, request: Request, runtime: Runtime[Model]) -> tuple[Model, QuantizationReport]:
     """Quantise a network by the recipe that comes closest, and put back what that loses too much by.
 
-    Every recipe is tried on samples held out of calibration. Where the best of them falls short of a cosine of 0.992 or
-    loses more than ``max_drop`` of the task's metric, its most sensitive layers go back to floating point: a sixteenth
-    of all, then twice as many and so on up to half of them, until it does not, or the time is over.
+    Every recipe is tried on samples held out of calibration. Where the best of them falls short of a cosine a fifth
+    closer than the tolerance asks for, 0.992 by default, or loses more than ``max_drop`` of the task's metric, its most
+    sensitive layers go back to floating point: a sixteenth of all, then twice as many and so on up to half of them,
+    until it does not, or the time is over.
 
     Args:
         network: The network.
@@ -105,7 +106,10 @@ class _Search(Generic[Model]):
 
     @property
     def good(self) -> bool:
-        if self.best is None or (self.best.cosine or 0.0) < _LEAST_COSINE:
+        if self.best is None:
+            return False
+        bound = (self.request.tolerance or TOLERANCES["int8"]).cosine
+        if bound is not None and (self.best.cosine or 0.0) < 1 - _SHARE * (1 - bound):
             return False
         return self.target is None or (self.best.metric is not None and self.best.metric >= self.target)
 

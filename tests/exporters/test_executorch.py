@@ -261,3 +261,10 @@ def test_a_precision_that_the_backend_does_not_have_is_refused(small_net, image,
     exporter = ExecuTorchExporter(backend=backend)
     with pytest.raises(ConversionError, match=f"got '{precision}'"):
         exporters.export(small_net, image, to=exporter, path=tmp_path / "n.pte", precision=precision)
+
+
+@pytest.mark.slow
+def test_clamps_in_a_row_keep_the_ends_of_both(tmp_path):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Hardtanh(-0.2, 0.2), nn.ReLU())
+    artifact = exporters.export(net, torch.randn(1, 3, 8, 8), to="executorch", path=tmp_path / "n.pte")
+    assert artifact.parity.outputs[0].relative_l2 <= 1e-5

@@ -50,6 +50,24 @@ CASES = {
 }
 
 
+CLAMPS = {
+    "hardtanh, relu": (lambda x: F.relu(F.hardtanh(x, -0.2, 0.2)), (0.0, 0.2)),
+    "relu, relu6": (lambda x: F.relu6(F.relu(x)), (0.0, 6.0)),
+    "clamp below, hardtanh, relu": (lambda x: F.relu(F.hardtanh(x.clamp(min=-0.5), -1.0, 0.7)), (0.0, 0.7)),
+    "apart": (lambda x: F.hardtanh(x, -2.0, -0.5).clamp(0.3, 0.9), (0.3, 0.3)),
+    "relu, relu": (lambda x: F.relu(F.relu(x)), (0.0, None)),
+}
+
+
+@pytest.mark.parametrize("name", CLAMPS)
+def test_clamps_in_a_row_are_one(name):
+    function, ends = CLAMPS[name]
+    program = rewrite_for_xnnpack(torch.export.export(Call(function), (ROWS,)))
+    (clamp,) = (node for node in program.graph.nodes if node.op == "call_function")
+    assert tuple(clamp.args[1:]) == ends
+    torch.testing.assert_close(program.module()(ROWS), function(ROWS), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_computes_the_same_without_the_operator(name):
     function, operator = CASES[name]

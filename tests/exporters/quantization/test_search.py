@@ -9,6 +9,7 @@ from exporters.errors import ConversionError, InputError
 from exporters.exporter import Request
 from exporters.network import prepare
 from exporters.onnx_graph import to_onnx
+from exporters.parity import Tolerance
 from exporters.quantization.calibration import Calibration
 from exporters.quantization.onnx import quantize_for_cpu
 from exporters.quantization.options import QuantizationOptions
@@ -39,9 +40,13 @@ def calibration(network):
     return Calibration.from_data(torch.randn(40, 8), network.signature)
 
 
-def quantize(network, calibration, evaluate=None, **options):
+def quantize(network, calibration, evaluate=None, tolerance=None, **options):
     request = Request(
-        precision="int8", calibration=calibration, quantization=QuantizationOptions(**options), evaluate=evaluate
+        precision="int8",
+        calibration=calibration,
+        quantization=QuantizationOptions(**options),
+        tolerance=tolerance,
+        evaluate=evaluate,
     )
     return quantize_for_cpu(to_onnx(network), network, request)
 
@@ -55,6 +60,12 @@ def test_the_layer_that_int8_ruins_goes_back_to_float_and_is_named(network, cali
     )
     assert report.trials[-1].cosine >= 0.99
     onnx.checker.check_model(model)
+
+
+def test_a_tolerance_that_does_not_ask_for_it_leaves_everything_in_int8(network, calibration):
+    _, report = quantize(network, calibration, tolerance=Tolerance(relative_l2=10.0))
+    assert report.left_in_float == ()
+    assert len(report.trials) == 3
 
 
 def test_time_that_is_over_ends_the_search_with_what_there_is(network, calibration):
