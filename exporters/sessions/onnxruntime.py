@@ -99,7 +99,12 @@ class OnnxRuntimeSession:
 
 
 def open_file(
-    model: str | bytes, *, threads: int, fuse_quantized: bool = True, optimized: Path | None = None
+    model: str | bytes,
+    *,
+    threads: int,
+    fuse_quantized: bool = True,
+    optimized: Path | None = None,
+    trace: Path | None = None,
 ) -> onnxruntime.InferenceSession:
     """A session of ONNX Runtime itself, on the CPU.
 
@@ -108,6 +113,8 @@ def open_file(
         threads: Threads that one call may use.
         fuse_quantized: Whether operators between Q/DQ pairs are computed in integers.
         optimized: Where ONNX Runtime writes the graph that it executes, but for layouts; ``None`` for nowhere.
+        trace: Beginning of the path of the file to which ``end_profiling`` writes the time of every node; ``None`` for
+            none, and no profiling.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -118,6 +125,9 @@ def open_file(
         options.optimized_model_filepath = str(optimized)
         # Beyond this level come layouts of this processor, which hide the names.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    if trace is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(trace)
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 

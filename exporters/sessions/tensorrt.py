@@ -1,7 +1,7 @@
 """TensorRT engines, on the first GPU."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,6 +34,7 @@ class TensorRTSession:
     def __init__(self, artifact: Artifact, *, threads: int, precision: InferencePrecision) -> None:  # noqa: ARG002
         record = _record(artifact)
         tensorrt = _tensorrt()
+        self._tensorrt = tensorrt
         self._memory = DeviceMemory()
         self._engine: trt.ICudaEngine = _engine(tensorrt, artifact, BuildOptions(**record["options"]))
         self._context: trt.IExecutionContext = self._engine.create_execution_context()
@@ -76,6 +77,19 @@ class TensorRTSession:
         for name, array in outputs.items():
             self._memory.download(name, array)
         return outputs
+
+    def report_layers_to(self, receive: Callable[[str, float], None]) -> None:
+        """From now on, let TensorRT time every layer of every run, which makes runs slower.
+
+        Args:
+            receive: Called with a layer's name and its time in ms, for every layer of every run.
+        """
+
+        class Profiler(self._tensorrt.IProfiler):  # type: ignore[misc, name-defined]
+            def report_layer_time(self, layer_name: str, ms: float) -> None:
+                receive(layer_name, ms)
+
+        self._context.profiler = Profiler()
 
 
 def _record(artifact: Artifact) -> dict[str, Any]:

@@ -264,7 +264,13 @@ class EngineInspector:
         return json.dumps({"Layers": layers, **tensors})
 
 
+class IProfiler:
+    pass
+
+
 class IExecutionContext:
+    profiler = None
+
     def __init__(self, engine):
         self._engine, self._shapes, self._addresses, self._outputs = engine, {}, {}, {}
 
@@ -294,6 +300,9 @@ class IExecutionContext:
     def execute_async_v3(self, stream):
         for name, array in self._outputs.items():
             ctypes.memmove(self._addresses[name], np.ascontiguousarray(array).ctypes.data, array.nbytes)
+        if self.profiler is not None:
+            for node in onnx.ModelProto.FromString(self._engine._graph).graph.node:
+                self.profiler.report_layer_time(node.name, 0.25)
         return stream == CudaRuntime.STREAM
 
 

@@ -7,12 +7,14 @@ import subprocess
 import sys
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
 import exporters
 from exporters.artifact import manifest_path
 from exporters.errors import ArtifactError, ConversionError, ExportError, PlatformError
+from exporters.profiling.layers import profile_layers
 from exporters.tensorrt.build import build_engine
 from exporters.tensorrt.exporter import TensorRTExporter
 from exporters.tensorrt.options import BuildError, BuildOptions
@@ -170,6 +172,15 @@ def test_the_engine_runs_at_every_size(exported, folder, tensorrt, weights):
         "threads": 1,
         "active_precision": "fp16",
     }
+
+
+def test_layers_are_timed_by_module(folder, tensorrt):
+    build_engine(folder)
+    found = profile_layers(described(folder), batch_size=1, runs=2)
+    names = [node.name for node in onnx.load(folder / "model.onnx").graph.node]
+    assert [layer.name for layer in found.layers] == names
+    assert [layer.module for layer in found.layers] == [name.partition("/")[0] for name in names]
+    assert {layer.time_ms for layer in found.layers} == {0.25}
 
 
 def test_a_stripped_engine_has_no_weights(folder, tensorrt):
