@@ -4,6 +4,7 @@ from lightning_kd.callbacks.channel_pruning import GradualChannelPruning
 from lightning_kd.callbacks.distillation import KnowledgeDistillation
 from lightning_kd.callbacks.export import ExportStudent
 from lightning_kd.callbacks.latency import LatencyMonitor
+from lightning_kd.callbacks.latency_budget import LatencyBudget
 from lightning_kd.callbacks.low_bit import LowBitTraining
 from lightning_kd.callbacks.quantization import QuantizationAwareTraining
 from lightning_kd.callbacks.sparsity import TwoFourSparsity
@@ -13,6 +14,7 @@ __all__ = [
     "ExportStudent",
     "GradualChannelPruning",
     "KnowledgeDistillation",
+    "LatencyBudget",
     "LatencyMonitor",
     "LowBitTraining",
     "QuantizationAwareTraining",

@@ -135,20 +135,32 @@ def test_what_is_missing_is_said_before_training(classifier, loader, trainer, tm
     assert Counting.steps <= 4  # the dry runs that look for the student's input, abandoned at its first call
 
 
-@pytest.mark.parametrize("runtime", ["pytorch", "onnx", "openvino"])
-def test_latency_is_logged_at_validation(runtime, classifier, loader, trainer):
-    monitor = LatencyMonitor(runtime, student="net", every_n_epochs=2, options=QUICK)
+def test_latency_is_logged_for_every_runtime_at_validation(classifier, loader, trainer):
+    runtimes = ["pytorch", "onnx", "openvino", "executorch"]
+    monitor = LatencyMonitor(runtimes, student="net", every_n_epochs=2, options=QUICK)
     fitted = trainer(max_epochs=4, callbacks=[monitor])
     fitted.fit(with_validation(classifier)(), loader(), loader())
-    assert len(monitor.profiles) == 2
-    logged = fitted.callback_metrics[f"latency/{runtime}_p50_ms"].item()
-    assert logged == pytest.approx(monitor.profiles[-1].p50_ms.value, rel=1e-5)
-    assert fitted.callback_metrics[f"latency/{runtime}_p90_ms"].item() >= logged
+    for runtime in runtimes:
+        profiles = monitor.profiles[runtime]
+        assert len(profiles) == 2
+        logged = fitted.callback_metrics[f"latency/{runtime}_p50_ms"].item()
+        assert logged == pytest.approx(profiles[-1].p50_ms.value, rel=1e-5)
+        assert fitted.callback_metrics[f"latency/{runtime}_p90_ms"].item() >= logged
+        assert (f"latency/{runtime}_bytes" in fitted.callback_metrics) == (runtime != "pytorch")
 
 
-def test_an_unknown_runtime_is_refused():
-    with pytest.raises(ValueError, match="`runtime` must be one of 'pytorch', 'onnx', 'openvino', got 'tensorrt'"):
-        LatencyMonitor("tensorrt")
+def test_parameters_and_multiply_accumulates_are_logged_beside_latency(classifier, loader, trainer):
+    fitted = trainer(callbacks=[LatencyMonitor("pytorch", student="net", batch_size=2, options=QUICK)])
+    fitted.fit(with_validation(classifier)(), loader(), loader())
+    # Convolution 3 to 6, 3 by 3, stride 2, on 8 by 8 pixels; BatchNorm of 6; linear 6 to 5.
+    assert fitted.callback_metrics["latency/parameters"] == (3 * 9 + 1) * 6 + 2 * 6 + (6 + 1) * 5
+    assert fitted.callback_metrics["latency/macs"] == 2 * (4 * 4 * 6 * 27 + 6 * 5)
+
+
+@pytest.mark.parametrize(("runtimes", "message"), [("tensorrt", "got 'tensorrt'"), ([], "at least one runtime, got")])
+def test_an_unknown_runtime_is_refused(runtimes, message):
+    with pytest.raises(ValueError, match=message):
+        LatencyMonitor(runtimes)
 
 
 def test_a_batch_size_larger_than_the_data_gives_is_refused(classifier, loader, trainer):
@@ -162,7 +174,7 @@ def test_the_example_input_array_serves_where_it_is_large_enough(classifier, loa
     module.example_input_array = torch.randn(8, 3, 8, 8)
     monitor = LatencyMonitor("pytorch", student="net", batch_size=8, options=QUICK)
     trainer(callbacks=[monitor]).fit(module, loader(batch_size=4), loader())
-    assert monitor.profiles[0].subject.batch_size == 8
+    assert monitor.profiles["pytorch"][0].subject.batch_size == 8
 
 
 @pytest.mark.slow
