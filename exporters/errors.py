@@ -9,6 +9,8 @@ ExportError
 ├── ArtifactError        an exported file or manifest that is missing, damaged or of another schema (also a ValueError)
 ├── PathError            a target that cannot be written (also an OSError)
 ├── InputError           arrays that do not fit the inputs of a session (also a ValueError)
+├── PlacementError       threads or cores that a measurement cannot have (also a ValueError)
+├── MeasurementError     a measurement that did not come to its end (also a RuntimeError)
 ├── PlatformError        a runtime that does not run on this operating system (also a RuntimeError)
 └── MissingRuntimeError  a runtime that is not installed (also an ImportError)
 """
@@ -62,6 +64,14 @@ class PathError(ExportError, OSError):
 
 class InputError(ExportError, ValueError):
     """Arrays that do not fit the inputs of a session."""
+
+
+class PlacementError(ExportError, ValueError):
+    """Threads or cores that a measurement cannot have."""
+
+
+class MeasurementError(ExportError, RuntimeError):
+    """A measurement that did not come to its end."""
 
 
 class PlatformError(ExportError, RuntimeError):

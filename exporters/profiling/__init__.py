@@ -6,7 +6,8 @@ Importing it takes NumPy and the standard library; a runtime is imported when a 
 from exporters.profiling.comparison import Comparison
 from exporters.profiling.concurrency import Concurrency
 from exporters.profiling.intervals import Estimate
-from exporters.profiling.profiler import compare, profile
+from exporters.profiling.job import JobOptions, read_result, write_job
+from exporters.profiling.profiler import compare, profile, sweep
 from exporters.profiling.result import Profile
 from exporters.profiling.runner.cold import ColdStart
 from exporters.profiling.runner.disturbance import Disturbance
@@ -14,6 +15,7 @@ from exporters.profiling.runner.energy import Energy
 from exporters.profiling.runner.machine import Machine
 from exporters.profiling.runner.memory import Memory
 from exporters.profiling.runner.options import ProfileOptions
+from exporters.profiling.runner.settings import RuntimeSettings
 from exporters.profiling.subject import Subject
 
 __all__ = [
@@ -23,11 +25,16 @@ __all__ = [
     "Disturbance",
     "Energy",
     "Estimate",
+    "JobOptions",
     "Machine",
     "Memory",
     "Profile",
     "ProfileOptions",
+    "RuntimeSettings",
     "Subject",
     "compare",
     "profile",
+    "read_result",
+    "sweep",
+    "write_job",
 ]

@@ -1,7 +1,7 @@
 """Open what is to be measured: an artifact by loading it, a session as it is."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -11,9 +11,8 @@ import numpy as np
 from exporters.api import load
 from exporters.artifact import Artifact
 from exporters.errors import PlatformError
-from exporters.profiling.inputs import check_batch_size, random_inputs
+from exporters.profiling.inputs import choose_inputs
 from exporters.profiling.runner.measure import TimedRun, stopwatch
-from exporters.profiling.runner.options import check_count
 from exporters.profiling.runner.units import NANOSECONDS_PER_MILLISECOND
 from exporters.profiling.subject import Subject
 from exporters.runtimes import SESSIONS, import_runtime
@@ -28,16 +27,26 @@ class CheckableSession(Session, Protocol):
     """A session, by `isinstance`."""
 
 
+@runtime_checkable
+class TimedSession(Session, Protocol):
+    """A session whose runs have parts with clocks of their own."""
+
+    def last_parts_ns(self) -> Mapping[str, int]:
+        """Times of the parts of the last run, ns, by name."""
+
+
 class Candidate(NamedTuple):
     """A network ready to be timed.
 
     Args:
         subject: What it is.
         timed_run: Does one run on fixed inputs and returns its latency in ns.
+        parts: Times of the parts of the last run, ns, by name; ``None`` where there are none.
     """
 
     subject: Subject
     timed_run: TimedRun
+    parts: Callable[[], Mapping[str, int]] | None
 
 
 def open_candidate(
@@ -62,15 +71,9 @@ def open_candidate(
         ArtifactError: If the artifact is missing or was changed (also a `ValueError`).
         PlatformError: If the artifact's runtime does not run here (also a `RuntimeError`).
     """
-    check_count("batch_size", batch_size, minimum=1)
-    check_count("seed", seed, minimum=0)
     session, artifact, load_ms = _open(target, threads)
     specs, dimensions = (session.inputs, {}) if artifact is None else (artifact.inputs, artifact.signature.dimensions)
-    check_batch_size(specs, inputs, batch_size=batch_size)
-    if inputs is None:
-        arrays = random_inputs(specs, batch_size=batch_size, seed=seed, dimensions=dimensions)
-    else:
-        arrays = dict(inputs)
+    arrays = choose_inputs(specs, dimensions, batch_size=batch_size, seed=seed, inputs=inputs)
     subject = Subject(
         name=type(session).__name__ if artifact is None else artifact.path.name,
         artifact_sha256=None if artifact is None else artifact.sha256,
@@ -80,7 +83,8 @@ def open_candidate(
         properties=dict(session.properties),
         load_ms=load_ms,
     )
-    return Candidate(subject, stopwatch(partial(session.run, arrays)))
+    parts = session.last_parts_ns if isinstance(session, TimedSession) else None
+    return Candidate(subject, stopwatch(partial(session.run, arrays)), parts)
 
 
 def _open(target: Target, threads: int | None) -> tuple[Session, Artifact | None, float | None]:
@@ -91,7 +95,7 @@ def _open(target: Target, threads: int | None) -> tuple[Session, Artifact | None
                 f"give the artifact, or load it with `exporters.load(artifact, threads={threads})`."
             )
         return target, None, None
-    artifact = _read_artifact(target)
+    artifact = read_artifact(target)
     import_runtime(SESSIONS, artifact.format)  # before the clock starts: a process imports once, whatever it loads
     start_ns = time.perf_counter_ns()
     session = load(artifact, threads=threads)
@@ -104,7 +108,8 @@ def _open(target: Target, threads: int | None) -> tuple[Session, Artifact | None
     return session, artifact, load_ms
 
 
-def _read_artifact(target: object) -> Artifact:
+def read_artifact(target: object) -> Artifact:
+    """The artifact itself, or the one at this path."""
     if isinstance(target, Artifact):
         return target
     if isinstance(target, str | Path):

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from exporters.errors import InputError
+from exporters.profiling.runner.options import check_count
 from exporters.signature import BATCH, DimensionRange, TensorSpec
 from exporters.spec import draw
 
@@ -49,6 +50,36 @@ def random_inputs(
                 f"got none and input `{spec.name}` of shape {spec.shape}."
             )
     return {spec.name: draw(spec, spec.at(sizes), generator) for spec in specs}
+
+
+def choose_inputs(
+    specs: Sequence[TensorSpec],
+    dimensions: Mapping[str, DimensionRange],
+    *,
+    batch_size: int,
+    seed: int,
+    inputs: Mapping[str, np.ndarray] | None,
+) -> dict[str, np.ndarray]:
+    """The user's arrays, or random ones, of the batch size to be measured.
+
+    Args:
+        specs: Inputs of the network.
+        dimensions: Ranges of its dynamic dimensions.
+        batch_size: Samples per run.
+        seed: Seed of the random inputs.
+        inputs: Arrays given by the user; ``None`` for random ones.
+
+    Raises:
+        TypeError: If a number is of another type.
+        ValueError: If a number is outside its range.
+        InputError: If the network or the arrays have another batch size.
+    """
+    check_count("batch_size", batch_size, minimum=1)
+    check_count("seed", seed, minimum=0)
+    check_batch_size(specs, inputs, batch_size=batch_size)
+    if inputs is None:
+        return random_inputs(specs, batch_size=batch_size, seed=seed, dimensions=dimensions)
+    return dict(inputs)
 
 
 def check_batch_size(specs: Sequence[TensorSpec], inputs: Mapping[str, np.ndarray] | None, *, batch_size: int) -> None:

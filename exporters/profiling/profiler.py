@@ -1,19 +1,21 @@
-"""Measure networks in this process: one alone, or two against each other."""
+"""Measure networks: one alone, at several batch sizes, or two against each other."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from exporters.profiling.candidate import Candidate, CheckableSession, Target, open_candidate
 from exporters.profiling.comparison import Comparison, as_sittings
+from exporters.profiling.elsewhere import profile_elsewhere
 from exporters.profiling.intervals import median_ratio
+from exporters.profiling.job import JobOptions
 from exporters.profiling.result import Profile
 from exporters.profiling.runner.cores import read_cores
 from exporters.profiling.runner.disturbance import disturbance_between, read_processor_time
 from exporters.profiling.runner.machine import read_machine
-from exporters.profiling.runner.measure import interleave, measure, warm_up
+from exporters.profiling.runner.measure import interleave, measure, warm_up, with_parts
 from exporters.profiling.runner.memory import memory_between, read_memory
 from exporters.profiling.runner.options import ProfileOptions, check_count
 from exporters.profiling.runner.units import NANOSECONDS_PER_MILLISECOND
@@ -36,11 +38,14 @@ def profile(
     seed: int = 0,
     inputs: Mapping[str, np.ndarray] | None = None,
     options: ProfileOptions | None = None,
+    device: Any = None,
+    job: JobOptions | None = None,
 ) -> Profile:
-    """Measure the latency of a network in this process, one run after the other.
+    """Measure the latency of a network, one run after the other.
 
     Loads, runs once, warms up until steady, then measures at least a count and at least a time. The inputs are the
-    same arrays in every run. Checking them and copying outputs to NumPy is part of a run.
+    same arrays in every run. Checking them and copying outputs to NumPy is part of a run in this process; a device
+    times the runtime's own call.
 
     Args:
         target: An artifact, the path of its file or manifest, or a session that is loaded already (PyTorch's too).
@@ -49,6 +54,9 @@ def profile(
         seed: Seed of the random inputs.
         inputs: Arrays to run on, by input name; random ones if ``None``.
         options: How long to warm up and to measure; at least 200 runs and 3 s if ``None``.
+        device: Where: ``None`` for this process; ``"local"`` for fresh processes on pinned cores of this machine, with
+            cold starts; or another machine, see `exporters.profiling.devices`. Artifacts only.
+        job: What to measure beside latency, and how, where there is a ``device``.
 
     Returns:
         Raw latencies, and percentiles with intervals and the other figures that follow from them.
@@ -59,6 +67,8 @@ def profile(
             its range.
         InputError: If the network does not take ``batch_size`` or ``inputs`` (also a `ValueError`).
         ArtifactError: If ``target`` is a file without a manifest, or one that was changed (also a `ValueError`).
+        ExportError: If the device cannot be reached or the job fails there; see
+            `exporters.profiling.job.read_result` for the kinds.
 
     Example:
         >>> from exporters.profiling import ProfileOptions, profile
@@ -76,12 +86,20 @@ def profile(
         (50, 1, True, None)
     """
     options = options or ProfileOptions()
+    if device is not None:
+        return profile_elsewhere(
+            target, device, threads=threads, batch_size=batch_size, seed=seed, inputs=inputs, options=options, job=job
+        )
+    if job is not None:
+        raise ValueError(f"`job` must be None in this process, got {job}; give `device='local'`.")
     machine, memory_before = read_machine(), read_memory()
     candidate = open_candidate(target, threads=threads, batch_size=batch_size, seed=seed, inputs=inputs)
     first_ns = candidate.timed_run()
-    warm = warm_up(candidate.timed_run, options)
+    timed_run, parts_ns = with_parts(candidate.timed_run, candidate.parts)
+    warm = warm_up(timed_run, options)
+    parts_ns.clear()
     processor_before = read_processor_time()
-    latencies_ns = measure(candidate.timed_run, options)
+    latencies_ns = measure(timed_run, options)
     processor_after, memory_after = read_processor_time(), read_memory()
     return Profile(
         subject=candidate.subject,
@@ -94,6 +112,42 @@ def profile(
         memory=memory_between(memory_before, memory_after) if memory_before and memory_after else None,
         cores=read_cores(),
         disturbance=disturbance_between(processor_before, processor_after),
+        parts_ns={name: tuple(times_ns) for name, times_ns in parts_ns.items()},
+    )
+
+
+def sweep(
+    target: Target,
+    *,
+    batch_sizes: Sequence[int],
+    threads: int | None = None,
+    seed: int = 0,
+    options: ProfileOptions | None = None,
+    device: Any = None,
+    job: JobOptions | None = None,
+) -> tuple[Profile, ...]:
+    """Measure a network at several batch sizes, one after the other.
+
+    Args:
+        target: See `profile`; it must take every size.
+        batch_sizes: Samples per run, each once.
+        threads: See `profile`.
+        seed: See `profile`.
+        options: See `profile`; for each size.
+        device: See `profile`.
+        job: See `profile`.
+
+    Returns:
+        One profile per size, in order.
+
+    Raises:
+        ValueError: If there is no size, or one twice; and as for `profile`.
+    """
+    if not batch_sizes or len(set(batch_sizes)) < len(batch_sizes):
+        raise ValueError(f"`batch_sizes` must be different numbers, at least one, got {list(batch_sizes)}.")
+    return tuple(
+        profile(target, threads=threads, batch_size=size, seed=seed, options=options, device=device, job=job)
+        for size in batch_sizes
     )
 
 

@@ -1,7 +1,7 @@
 """What a measurement found: raw latencies, what they were measured on, and the figures that follow from them."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -45,6 +45,8 @@ class Profile:
         disturbance: What other processes took meanwhile; ``None`` where that cannot be told.
         energy: Of the processor during the measurement; ``None`` where it cannot be read.
         device: Where it ran: ``"this process"``, ``"local"`` (a fresh process here) or a device's address.
+        parts_ns: Parts of every measured run on other clocks, ns, by name: on a GPU ``"compute"``, between two events
+            around it, and ``"enqueue"``, the time of the launching call.
     """
 
     subject: Subject
@@ -61,6 +63,7 @@ class Profile:
     disturbance: Disturbance | None = None
     energy: Energy | None = None
     device: str = THIS_PROCESS
+    parts_ns: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def runs(self) -> int:
@@ -150,6 +153,12 @@ class Profile:
         """Energy of one sample beyond that of the idle machine, J; ``None`` where it could not be read."""
         return None if self.energy is None else self.energy.joules_above_idle / (self.runs * self.subject.batch_size)
 
+    @property
+    def parts_ms(self) -> dict[str, float]:
+        """Median of every part on another clock, ms, by name."""
+        medians_ns = {name: float(np.median(times_ns)) for name, times_ns in self.parts_ns.items()}
+        return {name: median_ns / NANOSECONDS_PER_MILLISECOND for name, median_ns in medians_ns.items()}
+
     def summary(self) -> dict[str, Any]:
         """Every figure by its name, without the raw latencies; values are of JSON types."""
         percentiles = {name: self._quantile(name) for name in QUANTILES}
@@ -177,6 +186,7 @@ class Profile:
             "disturbed": self.disturbed,
             "joules_per_sample": self.joules_per_sample,
             "device": self.device,
+            "parts_ms": self.parts_ms,
         }
 
     def to_json(self) -> str:
@@ -219,6 +229,7 @@ class Profile:
                 "concurrency": tuple(Concurrency.from_content(requests) for requests in content["concurrency"]),
                 "disturbance": disturbance and Disturbance(**disturbance),
                 "energy": energy and Energy(**energy),
+                "parts_ns": {name: tuple(times_ns) for name, times_ns in content["parts_ns"].items()},
             }
             return cls(**{**content, **parsed})
         except (KeyError, TypeError, AttributeError) as error:

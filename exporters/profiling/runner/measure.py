@@ -7,7 +7,7 @@ such function.
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from statistics import median
 from typing import NamedTuple
@@ -66,6 +66,37 @@ def stopwatch(run: Callable[[], object], *, clock: Callable[[], int] = time.perf
         return elapsed
 
     return timed_run
+
+
+def with_parts(
+    timed_run: TimedRun, parts: Callable[[], Mapping[str, int]] | None
+) -> tuple[TimedRun, dict[str, list[int]]]:
+    """The same timed run, after each of which the times of its parts are kept, outside the clock.
+
+    Args:
+        timed_run: Does one run and returns its latency in ns.
+        parts: Times of the parts of the last run, ns, by name; ``None`` where there are none.
+
+    Returns:
+        The timed run, and the times of all runs so far, by name.
+
+    Example:
+        >>> from exporters.profiling.runner.measure import with_parts
+        >>> timed_run, parts_ns = with_parts(lambda: 500, lambda: {"enqueue": 20})
+        >>> timed_run(), timed_run(), parts_ns
+        (500, 500, {'enqueue': [20, 20]})
+    """
+    parts_ns: dict[str, list[int]] = {}
+    if parts is None:
+        return timed_run, parts_ns
+
+    def timed_run_with_parts() -> int:
+        latency = timed_run()
+        for name, part in parts().items():
+            parts_ns.setdefault(name, []).append(part)
+        return latency
+
+    return timed_run_with_parts, parts_ns
 
 
 def warm_up(timed_run: TimedRun, options: ProfileOptions) -> WarmUp:

@@ -1,5 +1,10 @@
 """Results with known figures, and a network in every form that can be profiled."""
 
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -129,3 +134,32 @@ class Spinning:
 @pytest.fixture
 def spinning():
     return Spinning
+
+
+class Here:
+    """A device without a link: the job runs in its own folder, with nothing of ours on the path."""
+
+    def __init__(self, **settings):
+        self.settings = SimpleNamespace(
+            **{"name": "here", "cores": None, "threads": None, "timeout_s": None} | settings
+        )
+        self.before_run = lambda folder: None
+        self.timeouts = []
+
+    def run(self, folder, *, timeout_s):
+        self.before_run(folder)
+        self.timeouts.append(timeout_s)
+        finished = subprocess.run(
+            [sys.executable, "-m", "runner"],
+            cwd=folder,
+            env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+            capture_output=True,
+            timeout=timeout_s,
+            check=False,
+        )
+        assert finished.returncode in (0, 3), finished.stderr.decode()
+
+
+@pytest.fixture
+def here():
+    return Here
