@@ -11,6 +11,9 @@ ExportError
 ├── InputError           arrays that do not fit the inputs of a session (also a ValueError)
 ├── PlacementError       threads or cores that a measurement cannot have (also a ValueError)
 ├── MeasurementError     a measurement that did not come to its end (also a RuntimeError)
+├── InventoryError       a device that is named or described wrongly (also a ValueError)
+├── DeviceError          a device that cannot be reached or does not finish its job (also an OSError)
+│   └── DeviceTimeoutError   one that takes longer than it may (also a TimeoutError)
 ├── PlatformError        a runtime that does not run on this operating system (also a RuntimeError)
 └── MissingRuntimeError  a runtime that is not installed (also an ImportError)
 """
@@ -72,6 +75,18 @@ class PlacementError(ExportError, ValueError):
 
 class MeasurementError(ExportError, RuntimeError):
     """A measurement that did not come to its end."""
+
+
+class InventoryError(ExportError, ValueError):
+    """A device that is named or described wrongly."""
+
+
+class DeviceError(ExportError, OSError):
+    """A device that cannot be reached or does not finish its job."""
+
+
+class DeviceTimeoutError(DeviceError, TimeoutError):
+    """A device that takes longer than it may."""
 
 
 class PlatformError(ExportError, RuntimeError):

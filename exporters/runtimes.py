@@ -27,8 +27,8 @@ SESSIONS: Mapping[str, tuple[str, str]] = {
 """Module and name of what opens a session, by format."""
 
 
-def import_runtime(table: Mapping[str, tuple[str, str]], format: str) -> Any:
-    """What serves ``format`` in ``table``.
+def import_runtime(table: Mapping[str, tuple[str, str]], format: str, *, extra: str | None = None) -> Any:
+    """What serves ``format`` in ``table``; it comes with ``extra``, or the extra of that name if ``None``.
 
     Raises:
         MissingRuntimeError: If a package that it needs is not installed.
@@ -38,5 +38,5 @@ def import_runtime(table: Mapping[str, tuple[str, str]], format: str) -> Any:
         return getattr(importlib.import_module(module), name)
     except ImportError as error:
         raise MissingRuntimeError(
-            f"`{format}` must be installed, but {error}; run: pip install 'lightning-kd[{format}]'"
+            f"`{format}` must be installed, but {error}; run: pip install 'lightning-kd[{extra or format}]'"
         ) from error
