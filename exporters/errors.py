@@ -7,6 +7,7 @@ ExportError
 ├── ParityError          an exported network that does not compute what PyTorch computes (also a ValueError)
 ├── TaskError            an exported network that is too bad at its task (also a ValueError)
 ├── ArtifactError        an exported file or manifest that is missing, damaged or of another schema (also a ValueError)
+├── HistoryError         a history of latencies that cannot be read, or is of another version (also a ValueError)
 ├── PathError            a target that cannot be written (also an OSError)
 ├── InputError           arrays that do not fit the inputs of a session (also a ValueError)
 ├── PlacementError       threads or cores that a measurement cannot have (also a ValueError)
@@ -59,6 +60,10 @@ class TaskError(ExportError, ValueError):
 
 class ArtifactError(ExportError, ValueError):
     """An exported file or manifest that is missing, damaged or of another schema."""
+
+
+class HistoryError(ExportError, ValueError):
+    """A history of latencies that cannot be read, or is of another version."""
 
 
 class PathError(ExportError, OSError):

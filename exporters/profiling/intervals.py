@@ -26,7 +26,7 @@ class Estimate:
     high: float
 
 
-def required_samples(quantile: float) -> int:
+def required_samples(quantile: float, *, confidence: float = CONFIDENCE) -> int:
     r"""Fewest samples for which the 95 % interval of a quantile has two finite ends.
 
     The largest of :math:`n` samples bounds the quantile :math:`q` from above only where :math:`q^n \le 0.025`, and
@@ -34,6 +34,7 @@ def required_samples(quantile: float) -> int:
 
     Args:
         quantile: :math:`q`, strictly between 0 and 1.
+        confidence: Of the interval, strictly between 0 and 1.
 
     Returns:
         Number of samples: 6 for the median, 36 for 0.9, 368 for 0.99.
@@ -47,10 +48,10 @@ def required_samples(quantile: float) -> int:
         [6, 36, 368]
     """
     _check_quantile(quantile)
-    return math.ceil(math.log((1 - CONFIDENCE) / 2) / math.log(max(quantile, 1 - quantile)))
+    return math.ceil(math.log((1 - confidence) / 2) / math.log(max(quantile, 1 - quantile)))
 
 
-def quantile_estimate(samples: ArrayLike, *, quantile: float) -> Estimate:
+def quantile_estimate(samples: ArrayLike, *, quantile: float, confidence: float = CONFIDENCE) -> Estimate:
     r"""Sample quantile with its exact order-statistic interval.
 
     Of :math:`n` independent samples, the number below the true quantile :math:`q` follows a binomial law, whatever
@@ -66,6 +67,7 @@ def quantile_estimate(samples: ArrayLike, *, quantile: float) -> Estimate:
     Args:
         samples: Figures of any unit, shape ``(n,)``, finite; independent draws for the coverage to hold.
         quantile: :math:`q`, strictly between 0 and 1.
+        confidence: Least probability that the interval covers the true quantile, strictly between 0 and 1.
 
     Returns:
         The quantile in the unit of ``samples``.
@@ -83,15 +85,42 @@ def quantile_estimate(samples: ArrayLike, *, quantile: float) -> Estimate:
         Estimate(value=3.5, low=1.0, high=9.0)
     """
     ordered = np.sort(_finite_vector(samples))
-    required = required_samples(quantile)
+    required = required_samples(quantile, confidence=confidence)
     if ordered.size < required:
         raise ValueError(
-            f"`samples` must hold at least {required} figures for a 95 % interval of quantile {quantile}, "
-            f"got {ordered.size}; measure more runs."
+            f"`samples` must hold at least {required} figures for a {100 * confidence:g} % interval of quantile "
+            f"{quantile}, got {ordered.size}; measure more runs."
         )
-    low, high = _interval_ranks(ordered.size, quantile)
+    low, high = _interval_ranks(ordered.size, quantile, confidence)
     value = float(np.quantile(ordered, quantile))
     return Estimate(value, float(ordered[low - 1]), float(ordered[high - 1]))
+
+
+def ratio_of_medians(numerator: ArrayLike, denominator: ArrayLike) -> Estimate:
+    r"""Ratio of the medians of two separate measurements, with a conservative 95 % interval.
+
+    Both medians lie in their 97.5 % order-statistic intervals at once with probability at least 95 % (Bonferroni), and
+    then their ratio lies between the ratios of opposite ends. Nothing is said of what else differs between the two
+    measurements: use `median_ratio` on interleaved ones.
+
+    Args:
+        numerator: Positive figures, shape ``(n,)``, at least 7.
+        denominator: Likewise, of any length of at least 7.
+
+    Returns:
+        The ratio, dimensionless.
+
+    Raises:
+        ValueError: If there are too few samples, or one is not finite.
+
+    Example:
+        >>> from exporters.profiling.intervals import ratio_of_medians
+        >>> ratio_of_medians([2.0, 2.0, 2.0, 3.0, 4.0, 4.0, 4.0], [1.0] * 7)  # 7 samples: smallest and largest
+        Estimate(value=3.0, low=2.0, high=4.0)
+    """
+    confidence = 1 - (1 - CONFIDENCE) / 2
+    above, below = (quantile_estimate(part, quantile=0.5, confidence=confidence) for part in (numerator, denominator))
+    return Estimate(above.value / below.value, above.low / below.high, above.high / below.low)
 
 
 def median_ratio(numerator: Sequence[ArrayLike], denominator: Sequence[ArrayLike], *, seed: int) -> Estimate:
@@ -173,13 +202,13 @@ def count_stalls(samples: ArrayLike) -> int:
     return int(np.count_nonzero(figures > third + 3 * (third - first)))
 
 
-def _interval_ranks(count: int, quantile: float) -> tuple[int, int]:
+def _interval_ranks(count: int, quantile: float, confidence: float) -> tuple[int, int]:
     successes = np.arange(count + 1)
     log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, count + 1)))])
     log_choices = log_factorial[count] - log_factorial - log_factorial[::-1]
     log_mass = log_choices + successes * math.log(quantile) + (count - successes) * math.log1p(-quantile)
     mass = np.exp(log_mass)
-    tail = (1 - CONFIDENCE) / 2
+    tail = (1 - confidence) / 2
     at_most, at_least = np.cumsum(mass), np.cumsum(mass[::-1])[::-1]
     return int(np.searchsorted(at_most, tail, side="right")), int(np.argmax(at_least <= tail))
 

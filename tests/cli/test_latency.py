@@ -51,7 +51,8 @@ def test_compare_prints_one_document(run, artifacts):
         (["profile", "ARTIFACT", "--min-runs", "many"], 2, "invalid positive value: 'many'"),
         (["profile", "ARTIFACT", "--min-seconds", "-1"], 2, "`min_seconds` must be a finite number of at least 0"),
         (["profile", "ARTIFACT", "--max-seconds", "1"], 2, "`max_seconds` must be above 0 and at least `min_seconds`"),
-        (["compare", "ARTIFACT"], 2, "required: second"),
+        (["compare", "ARTIFACT"], 2, "`ARTIFACT` must be given twice, A and B, got 1"),
+        (["compare", "ARTIFACT", "ARTIFACT", "--by-name"], 2, "must come with --since"),
         (["compare", "ARTIFACT", "no.xml"], 1, "got no no.xml"),
     ],
 )
