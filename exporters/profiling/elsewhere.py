@@ -1,25 +1,22 @@
 """Measure in fresh processes, on this machine or another."""
 
 import dataclasses
-import importlib
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from exporters.profiling.candidate import CheckableSession, read_artifact
+from exporters.profiling.devices import DEFAULT_TIMEOUT_S, Device, open_device
 from exporters.profiling.job import JobOptions, read_result, write_job
 from exporters.profiling.result import Profile
 from exporters.profiling.runner.options import ProfileOptions
 
-DEFAULT_TIMEOUT_S = 600.0
-
 
 def profile_elsewhere(
     target: object,
-    device: Any,
+    device: Device | str,
     *,
     threads: int | None,
     batch_size: int,
@@ -39,7 +36,7 @@ def profile_elsewhere(
         )
     artifact = read_artifact(target)
     if isinstance(device, str):
-        device = importlib.import_module("exporters.profiling.devices").open_device(device)
+        device = open_device(device)
     settings, job = device.settings, job or JobOptions()
     job = dataclasses.replace(job, cores=job.cores or settings.cores)
     with tempfile.TemporaryDirectory(prefix="lightning-kd-job-") as name:

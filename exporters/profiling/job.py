@@ -1,12 +1,13 @@
 """Pack an artifact and the runner into one folder, and read what it brings back."""
 
+import dataclasses
 import json
 import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -28,7 +29,11 @@ from exporters.profiling.runner.failures import FailureKind
 from exporters.profiling.runner.job import INPUTS_FILE, REFERENCES_FILE, RESULT_FILE, Job
 from exporters.profiling.runner.options import ProfileOptions, check_count
 from exporters.profiling.runner.settings import RuntimeSettings
+from exporters.runtimes import SESSIONS, import_runtime
+from exporters.session import Session
 from exporters.signature import TensorSpec
+from exporters.tensorrt.options import GRAPH
+from exporters.threads import available_threads
 
 RUNNER = "runner"
 CONCURRENT = ("onnx", "openvino")
@@ -108,7 +113,8 @@ def write_job(
         inputs: Arrays to run on, by input name; random ones if ``None``.
         options: How long to warm up and to measure.
         job: What else to measure, and how.
-        references: The right outputs for the inputs, by name; ``None`` to compute them here with the artifact.
+        references: The right outputs for the inputs, by name; ``None`` to compute them here with the artifact, or for
+            TensorRT with its graph in ONNX Runtime, or in OpenVINO for bf16.
 
     Raises:
         ArtifactError: If the artifact is missing or was changed (also a `ValueError`).
@@ -124,7 +130,7 @@ def write_job(
     )
     artifact.signature.check(arrays)
     if references is None:
-        references = load(artifact).run(arrays)
+        references = _reference_session(artifact).run(arrays)
     _save(folder / INPUTS_FILE, arrays)
     _save(folder / REFERENCES_FILE, references)
     shutil.copytree(Path(__file__).parent / RUNNER, folder / RUNNER, ignore=shutil.ignore_patterns("__pycache__"))
@@ -172,6 +178,14 @@ def read_result(folder: Path, *, device: str = "local") -> Profile:
     if failure := content.get("error"):
         raise FAILURES[failure["kind"]](f"{device}: {failure['message']}")
     return Profile.from_content({**content["profile"], "device": device})
+
+
+def _reference_session(artifact: Artifact) -> Session:
+    if artifact.format != "tensorrt":
+        return load(artifact)
+    graph = dataclasses.replace(artifact, path=artifact.path / GRAPH)
+    runtime = "openvino" if artifact.precision == "bf16" else "onnx"
+    return cast(Session, import_runtime(SESSIONS, runtime)(graph, threads=available_threads(), precision="fp32"))
 
 
 def _check_settings(artifact: Artifact, job: JobOptions, threads: int | None) -> None:

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from exporters.profiling.candidate import Candidate, CheckableSession, Target, open_candidate
 from exporters.profiling.comparison import Comparison, as_sittings
+from exporters.profiling.devices import Device
 from exporters.profiling.elsewhere import profile_elsewhere
 from exporters.profiling.intervals import median_ratio
 from exporters.profiling.job import JobOptions
@@ -38,7 +39,7 @@ def profile(
     seed: int = 0,
     inputs: Mapping[str, np.ndarray] | None = None,
     options: ProfileOptions | None = None,
-    device: Any = None,
+    device: Device | str | None = None,
     job: JobOptions | None = None,
 ) -> Profile:
     """Measure the latency of a network, one run after the other.
@@ -123,7 +124,7 @@ def sweep(
     threads: int | None = None,
     seed: int = 0,
     options: ProfileOptions | None = None,
-    device: Any = None,
+    device: Device | str | None = None,
     job: JobOptions | None = None,
 ) -> tuple[Profile, ...]:
     """Measure a network at several batch sizes, one after the other.

@@ -16,8 +16,9 @@ from exporters.signature import Signature
 from exporters.tensorrt.options import ENGINE, GRAPH, LAYERS, SPECIFICATION, BuildOptions
 
 LAUNCHER = "build.py"
-# A package of the same name as ours: the modules are the ones that run here, and nothing else of ours is needed there.
-_CARRIED = ("__init__.py", "build.py", "engine.py", "inspector.py", "options.py")
+# A package of the same name as ours: the modules are the ones that run here, and nothing else of ours is needed there
+# to build, to load and to time an engine.
+_CARRIED = ("__init__.py", "build.py", "engine.py", "inspector.py", "memory.py", "options.py")
 _LAUNCHER = '''"""Build the engine of this folder: python build.py. Needs Python 3.10 and TensorRT 10 or 11 only."""
 
 import sys
@@ -64,6 +65,7 @@ def write_specification(
     package = folder / "exporters" / "tensorrt"
     package.mkdir(parents=True)
     (folder / "exporters" / "__init__.py").write_text('"""What build.py needs of exporters."""\n', encoding="utf-8")
+    shutil.copyfile(Path(__file__).parents[1] / "errors.py", folder / "exporters" / "errors.py")
     for name in _CARRIED:
         shutil.copyfile(Path(__file__).with_name(name), package / name)
     return content

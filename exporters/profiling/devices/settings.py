@@ -47,7 +47,7 @@ class DeviceSettings:
         name: What results and errors call it; ``url`` if empty.
         python: Path of the Python there; ``None`` for ``python3``, or this process's own where ``url`` is local.
         folder: Folder there in which the job's own folder is made and removed; ``None`` for that of temporary files.
-        cores: Cores to pin the runner to; ``None`` for no pinning.
+        cores: Cores to pin the runner to; ``None`` for the last ones there, as many as threads.
         threads: Threads that one run may use; ``None`` for every core at hand.
         timeout_s: Longest time for one job, s; ``None`` for what the caller says.
 

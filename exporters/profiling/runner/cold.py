@@ -12,6 +12,7 @@ class ColdStart:
         load_ms: From the file to a network ready to run, compilation included, checksums not, ms.
         first_ms: First run, ms.
         cached: Whether the runtime found its own cache of the compiled network.
+        compile_ms: Part of ``load_ms`` in which the runtime compiled; ``None`` where it reads and compiles in one go.
         page_cache: ``"warm"``: the files had been read just before, so that no disk is in ``load_ms``.
     """
 
@@ -19,6 +20,7 @@ class ColdStart:
     load_ms: float
     first_ms: float
     cached: bool
+    compile_ms: float | None = None
     page_cache: str = "warm"
 
     @property

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from .measure import TimedRun
+from .measure import TimedRun, garbage_collector_off, unfinished
 from .options import ProfileOptions
-from .units import NANOSECONDS_PER_SECOND
 
 
 class ConcurrentRuns(NamedTuple):
@@ -36,32 +35,23 @@ def run_at_once(timed_runs: Sequence[TimedRun], options: ProfileOptions) -> Conc
     Returns:
         The latencies of all requests.
     """
-    started = 0
+    for timed_run in timed_runs:
+        timed_run()
+    barrier = threading.Barrier(len(timed_runs))
     done = [0] * len(timed_runs)
 
-    def start() -> None:
-        nonlocal started
-        started = time.perf_counter_ns()
-
-    barrier = threading.Barrier(len(timed_runs), action=start)
-
-    def work(index: int) -> list[int]:
-        timed_run = timed_runs[index]
-        timed_run()
-        barrier.wait()
+    def work(index: int) -> tuple[int, int, list[int]]:
         latencies: list[int] = []
-        while not latencies or _unfinished(sum(done), time.perf_counter_ns() - started, options):
-            latencies.append(timed_run())
+        barrier.wait()
+        started = time.perf_counter_ns()
+        while not latencies or unfinished(sum(done), time.perf_counter_ns() - started, options):
+            latencies.append(timed_runs[index]())
             done[index] += 1
-        return latencies
+        return started, time.perf_counter_ns(), latencies
 
-    with ThreadPoolExecutor(max_workers=len(timed_runs)) as pool:
-        working = [pool.submit(work, index) for index in range(len(timed_runs))]
-        latencies = [latency for each in working for latency in each.result()]
-        ended = time.perf_counter_ns()
-    return ConcurrentRuns(elapsed_ns=ended - started, latencies_ns=tuple(latencies))
-
-
-def _unfinished(runs: int, elapsed_ns: int, options: ProfileOptions) -> bool:
-    enough = runs >= options.min_runs and elapsed_ns >= options.min_seconds * NANOSECONDS_PER_SECOND
-    return not enough and elapsed_ns < options.max_seconds * NANOSECONDS_PER_SECOND
+    with garbage_collector_off(), ThreadPoolExecutor(max_workers=len(timed_runs)) as pool:
+        started, ended, latencies = zip(*pool.map(work, range(len(timed_runs))), strict=True)
+    return ConcurrentRuns(
+        elapsed_ns=max(ended) - min(started),
+        latencies_ns=tuple(latency for of_one in latencies for latency in of_one),
+    )

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from .checking import check_files
 from .failures import JobError
 from .job import CACHE_FOLDER, Job
 from .runtimes import find_runtime
@@ -30,8 +31,11 @@ def run_job(folder: Path) -> dict[str, Any]:
         job = Job.read(folder)
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise JobError("failed", f"job.json must be a job of this runner, but {error!r}.") from error
+    check_files(folder, job.files)
+    runtime = find_runtime(job.format)
+    runtime.prepare(folder / job.file)
     starts = [_child(folder, "cold") for _ in range(job.cold_starts)]
-    if job.cold_starts and find_runtime(job.format).HAS_CACHE:
+    if job.cold_starts and runtime.HAS_CACHE:
         (folder / CACHE_FOLDER).mkdir(exist_ok=True)
         filled = _child(folder, "cold", "--cache", CACHE_FOLDER)
         if filled["cached"]:

@@ -10,16 +10,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from statistics import median
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from .options import ProfileOptions
-from .units import NANOSECONDS_PER_SECOND
+from .units import NANOSECONDS_PER_MILLISECOND, NANOSECONDS_PER_SECOND
 
 BLOCK_RUNS = 10
 
 TimedRun = Callable[[], int]
+Result = TypeVar("Result")
 
 
 class WarmUp(NamedTuple):
@@ -32,6 +33,13 @@ class WarmUp(NamedTuple):
 
     latencies_ns: tuple[int, ...]
     steady: bool
+
+
+def timed(work: Callable[[], Result]) -> tuple[Result, float]:
+    """What ``work`` returns, and how long it took once, ms."""
+    start_ns = time.perf_counter_ns()
+    result = work()
+    return result, (time.perf_counter_ns() - start_ns) / NANOSECONDS_PER_MILLISECOND
 
 
 def stopwatch(run: Callable[[], object], *, clock: Callable[[], int] = time.perf_counter_ns) -> TimedRun:
@@ -136,8 +144,8 @@ def measure(timed_run: TimedRun, options: ProfileOptions) -> tuple[int, ...]:
     """
     latencies: list[int] = []
     elapsed = 0
-    with _garbage_collector_off():
-        while _unfinished(len(latencies), elapsed, options):
+    with garbage_collector_off():
+        while unfinished(len(latencies), elapsed, options):
             latencies.append(timed_run())
             elapsed += latencies[-1]
     return tuple(latencies)
@@ -162,8 +170,8 @@ def interleave(
     """
     rounds: list[np.ndarray] = []
     elapsed = 0
-    with _garbage_collector_off():
-        while len(rounds) < 2 or _unfinished(len(rounds) * BLOCK_RUNS, elapsed // len(timed_runs), options):
+    with garbage_collector_off():
+        while len(rounds) < 2 or unfinished(len(rounds) * BLOCK_RUNS, elapsed // len(timed_runs), options):
             blocks = np.empty((len(timed_runs), BLOCK_RUNS), dtype=np.int64)
             for candidate in generator.permutation(len(timed_runs)):
                 timed_run = timed_runs[candidate]
@@ -173,13 +181,15 @@ def interleave(
     return np.stack(rounds, axis=1)
 
 
-def _unfinished(runs: int, elapsed_ns: int, options: ProfileOptions) -> bool:
+def unfinished(runs: int, elapsed_ns: int, options: ProfileOptions) -> bool:
+    """Whether the least count or the least time is still to be reached, and the most time is not over."""
     reached = runs >= options.min_runs and elapsed_ns >= options.min_seconds * NANOSECONDS_PER_SECOND
     return not reached and elapsed_ns < options.max_seconds * NANOSECONDS_PER_SECOND
 
 
 @contextmanager
-def _garbage_collector_off() -> Iterator[None]:
+def garbage_collector_off() -> Iterator[None]:
+    """Collect garbage once, and then not before the end."""
     was_enabled = gc.isenabled()
     gc.collect()
     gc.disable()

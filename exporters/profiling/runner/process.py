@@ -4,11 +4,9 @@ import ctypes
 import os
 import signal
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,12 +18,10 @@ from .energy import energy_between, read_energy, read_idle_watts
 from .failures import JobError
 from .job import INPUTS_FILE, REFERENCES_FILE, Job
 from .machine import read_machine
-from .measure import measure, stopwatch, warm_up, with_parts
+from .measure import measure, stopwatch, timed, warm_up, with_parts
 from .memory import memory_between, read_memory
 from .runtimes import Network, find_runtime
-from .units import NANOSECONDS_PER_MILLISECOND
 
-Result = TypeVar("Result")
 PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of <sys/prctl.h>
 
 
@@ -78,7 +74,8 @@ def cold_start(folder: Path, job: Job, *, cache: Path | None) -> dict[str, Any]:
     """The fields of a `ColdStart`."""
     started = start(folder, job, cache=cache)
     times = {"import_ms": started.import_ms, "load_ms": started.load_ms, "first_ms": started.first_ms}
-    return {**times, "cached": started.network.cached, "page_cache": "warm"}
+    network = started.network
+    return {**times, "cached": network.cached, "compile_ms": network.compile_ms, "page_cache": "warm"}
 
 
 def whole_measurement(folder: Path, job: Job) -> dict[str, Any]:
@@ -155,13 +152,6 @@ def read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     """Arrays of a file by name, contiguous and in order."""
     with np.load(path, allow_pickle=False) as arrays:
         return {name: np.ascontiguousarray(arrays[name]) for name in names}
-
-
-def timed(work: Callable[[], Result]) -> tuple[Result, float]:
-    """What ``work`` returns, and how long it took, ms."""
-    start_ns = time.perf_counter_ns()
-    result = work()
-    return result, (time.perf_counter_ns() - start_ns) / NANOSECONDS_PER_MILLISECOND
 
 
 def die_with_parent() -> None:

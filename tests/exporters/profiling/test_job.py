@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import exporters
+from exporters.errors import InventoryError
 from exporters.profiling import JobOptions, Profile, RuntimeSettings, profile, read_result, sweep, write_job
 from exporters.profiling.runner.job import Job
 
@@ -90,6 +91,13 @@ def test_spinning_is_read_back(artifacts, quick, here):
     job = JobOptions(cold_starts=0, settings=RuntimeSettings(spinning=True))
     result = profile(artifacts["onnx"], threads=1, options=quick, device=here(), job=job)
     assert result.subject.properties["spinning"] == "1"
+
+
+def test_a_device_is_opened_by_its_address(artifacts, quick, no_cold_starts):
+    result = profile(artifacts["onnx"].path, threads=1, options=quick, device="local", job=no_cold_starts)
+    assert (result.device, result.threads) == ("local", 1)
+    with pytest.raises(InventoryError, match=r"got 'ftp://pi'"):
+        profile(artifacts["onnx"], device="ftp://pi")
 
 
 @pytest.mark.slow
@@ -198,6 +206,8 @@ def test_a_precision_that_is_not_in_effect_is_refused(artifacts, quick, here):
 
 STUBBORN = """
 class Core:
+    def read_model(self, path):
+        return path
     def compile_model(self, *_):
         return self
     def get_property(self, *names):

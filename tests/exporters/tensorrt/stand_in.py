@@ -313,8 +313,11 @@ class CudaRuntime:
     cudaError_t = enum.Enum("cudaError_t", ["cudaSuccess", "cudaErrorMemoryAllocation"])  # noqa: N815
     cudaMemcpyKind = enum.Enum("cudaMemcpyKind", ["cudaMemcpyHostToDevice", "cudaMemcpyDeviceToHost"])  # noqa: N815
 
+    cudaStreamCaptureMode = enum.Enum("cudaStreamCaptureMode", ["cudaStreamCaptureModeThreadLocal"])  # noqa: N815
+
     def __init__(self, largest_bytes=2**30):
         self.held, self.largest_bytes, self.streams = {}, largest_bytes, 0
+        self.events, self.clock_ms, self.launched = [], 0.0, []
 
     def _done(self, *values):
         return (self.cudaError_t.cudaSuccess, *values)
@@ -343,6 +346,32 @@ class CudaRuntime:
 
     def cudaMemcpyAsync(self, target, source, size_bytes, kind, stream):  # noqa: N802
         ctypes.memmove(target, source, size_bytes)
+        return self._done()
+
+    def cudaEventCreate(self):  # noqa: N802
+        self.events.append(None)
+        return self._done(len(self.events) - 1)
+
+    def cudaEventRecord(self, event, stream):  # noqa: N802
+        self.clock_ms += 0.25
+        self.events[event] = self.clock_ms
+        return self._done()
+
+    def cudaEventElapsedTime(self, first, second):  # noqa: N802
+        return self._done(self.events[second] - self.events[first])
+
+    def cudaStreamBeginCapture(self, stream, mode):  # noqa: N802
+        assert mode == self.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        return self._done()
+
+    def cudaStreamEndCapture(self, stream):  # noqa: N802
+        return self._done("graph")
+
+    def cudaGraphInstantiate(self, graph, flags):  # noqa: N802
+        return self._done(f"launchable {graph}")
+
+    def cudaGraphLaunch(self, launchable, stream):  # noqa: N802
+        self.launched.append((launchable, stream))
         return self._done()
 
     def cudaGetErrorString(self, status):  # noqa: N802

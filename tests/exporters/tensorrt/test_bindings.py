@@ -19,7 +19,9 @@ from cuda.bindings import runtime
 pytestmark = pytest.mark.slow
 VERSIONS = ("10.16.1.11", "11.4.0.106")
 ROOT = Path(__file__).parents[3]
-SOURCES = [ROOT / "exporters" / name for name in ("tensorrt/build.py", "tensorrt/engine.py", "sessions/tensorrt.py")]
+RUNNER = "profiling/runner/runtimes/tensorrt.py"
+MODULES = ("tensorrt/build.py", "tensorrt/engine.py", "sessions/tensorrt.py", RUNNER)
+SOURCES = [ROOT / "exporters" / name for name in MODULES]
 LIBRARIES = ("nvinfer", "nvinfer_plugin", "nvonnxparser")
 UNDEFINED = (
     "createInferBuilder_INTERNAL",

@@ -35,6 +35,7 @@ class Network(NamedTuple):
         another: Makes a further request that may run at the same time; ``None`` where there can be one only.
         parts: Times of the last run's parts on other clocks, ns, by name; ``None`` where there are none.
         cached: Whether it came from the runtime's cache.
+        compile_ms: How long the runtime compiled it, ms; ``None`` if that cannot be told from reading the file.
     """
 
     run: Run
@@ -42,6 +43,7 @@ class Network(NamedTuple):
     another: Callable[[], Run] | None = None
     parts: Callable[[], Mapping[str, int]] | None = None
     cached: bool = False
+    compile_ms: float | None = None
 
 
 class Runtime(Protocol):
@@ -57,6 +59,9 @@ class Runtime(Protocol):
 
     def import_runtime(self) -> None:
         """Import the packages."""
+
+    def prepare(self, path: Path) -> None:
+        """Do what has to be done once for a file that has arrived, before anything is timed."""
 
     def open_network(
         self, path: Path, job: Job, inputs: Mapping[str, np.ndarray], *, threads: int, cache: Path | None
@@ -77,6 +82,10 @@ def find_runtime(format: str) -> Runtime:
     if format not in MODULES:
         raise JobError("failed", f"the format must be one of {', '.join(MODULES)}, got {format}.")
     return cast("Runtime", importlib.import_module(f"{__name__}.{MODULES[format]}"))
+
+
+def nothing_to_prepare(path: Path) -> None:
+    """What most runtimes have to do once for a file."""
 
 
 def need(package: str, *, install: str) -> Any:

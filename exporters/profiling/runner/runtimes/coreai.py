@@ -11,11 +11,12 @@ import numpy as np
 from ..cores import read_cores
 from ..failures import JobError
 from ..job import Job
-from . import Network, need
+from . import Network, need, nothing_to_prepare
 
 HAS_CACHE = False
 TAKES_THREADS = False
 PACKAGE = "coreai-core"
+prepare = nothing_to_prepare
 
 
 def import_runtime() -> None:

@@ -10,10 +10,11 @@ import numpy as np
 
 from ..failures import JobError
 from ..job import Job
-from . import Network, need
+from . import Network, need, nothing_to_prepare
 
 HAS_CACHE = False
 TAKES_THREADS = False
+prepare = nothing_to_prepare
 
 
 def import_runtime() -> None:

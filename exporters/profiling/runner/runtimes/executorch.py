@@ -9,12 +9,14 @@ import numpy as np
 
 from ..failures import JobError
 from ..job import Job
-from . import Network, need
+from ..measure import timed
+from . import Network, need, nothing_to_prepare
 
 HAS_CACHE = False
 TAKES_THREADS = True
 DELEGATES = {"coreml": "CoreMLBackend", "xnnpack": "XnnpackBackend"}
 BINDINGS = "executorch.extension.pybindings.portable_lib"
+prepare = nothing_to_prepare
 
 
 def import_runtime() -> None:
@@ -41,13 +43,15 @@ def open_network(
         bindings._unsafe_reset_threadpool(threads)  # noqa: SLF001
     try:
         program = runtime.load_program(path)
-        loaded = program, program.load_method("forward")  # a method reads from its program's memory
+        method, compile_ms = timed(lambda: program.load_method("forward"))
     except RuntimeError as error:
         raise JobError("failed", f"ExecuTorch must load {path.name}, but {error}") from error
+    # A method reads from its program's memory without keeping it alive.
+    kept = (program, method)
     tensors = [torch.from_numpy(array) for array in inputs.values()]
 
     def run() -> list[np.ndarray]:
-        return [output.numpy() for output in loaded[1].execute(tensors)]
+        return [output.numpy() for output in kept[1].execute(tensors)]
 
     properties = {
         "runtime": "executorch",
@@ -57,4 +61,4 @@ def open_network(
         "delegate": delegate or "none",
         "active_precision": job.precision,
     }
-    return Network(run, properties)
+    return Network(run, properties, compile_ms=compile_ms)

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..failures import JobError
 from ..job import Job
-from . import Network, need
+from . import Network, need, nothing_to_prepare
 
 HAS_CACHE = True
 TAKES_THREADS = True
@@ -16,6 +16,7 @@ OPTIMIZED = "optimized.onnx"
 ERRORS_ONLY = 3
 STATES = "onnxruntime.capi.onnxruntime_pybind11_state"
 LOAD_ERRORS = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented", "RuntimeException")
+prepare = nothing_to_prepare
 
 
 def import_runtime() -> None:
