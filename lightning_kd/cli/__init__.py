@@ -31,6 +31,7 @@ COMMANDS: Mapping[str, Command] = {
     "profile": Command("profile", "measure the latency of exported networks"),
     "compare": Command("compare", "measure two exported networks against each other, or say what changed since a time"),
     "history": Command("history", "list the latencies that were recorded"),
+    "report": Command("report", "show latencies as a table, CSV and a page with plots"),
     "match": Command("match", "find the layers of two networks that see the same things"),
     "methods": Command("methods", "list the methods of distillation: what each moves, needs and costs, its source"),
     "doctor": Command("doctor", "show which runtimes can be used here, and the command that installs the rest"),

@@ -18,6 +18,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from exporters.profiling import Estimate
 
 PALETTE = ("#3f7fe0", "#e0892b", "#2aa37a", "#d4567a", "#8a6bd8", "#6f8291")
+LINES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "D", "^", "v", "P")
 # No plot uses this colour; it stands for the page's own until the drawing is text.
 INK = "#010203"
@@ -40,11 +41,30 @@ class Candidate:
     accuracy: float
 
 
-def accuracy_against_latency(candidates: Sequence[Candidate]) -> str:
+def pareto_front(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Candidates that no other beats in both, by median latency: fastest first, each more accurate than the one before.
+
+    Example:
+        >>> def at(ms, accuracy):
+        ...     return Candidate(network="n", runtime="r", latency_ms=Estimate(ms, ms, ms), accuracy=accuracy)
+        >>> [found.accuracy for found in pareto_front([at(2, 0.9), at(1, 0.8), at(3, 0.85)])]
+        [0.8, 0.9]
+    """
+    front: list[Candidate] = []
+    for candidate in sorted(candidates, key=lambda candidate: (candidate.latency_ms.value, -candidate.accuracy)):
+        if not front or candidate.accuracy > front[-1].accuracy:
+            front.append(candidate)
+    return front
+
+
+def accuracy_against_latency(candidates: Sequence[Candidate], *, of: str = "one image") -> str:
     """Draw accuracy over median latency, one mark per candidate: colour is the network, shape the runtime.
+
+    A dashed line joins the `pareto_front`.
 
     Args:
         candidates: What to draw, at least one.
+        of: What the latency is one of.
 
     Returns:
         An ``<svg>`` element.
@@ -57,7 +77,7 @@ def accuracy_against_latency(candidates: Sequence[Candidate]) -> str:
 
     def draw() -> Figure:
         figure = Figure(figsize=(8, 4), layout="constrained")
-        axes = figure.add_subplot(xlabel="median latency of one image, ms", ylabel="test accuracy, %")
+        axes = figure.add_subplot(xlabel=f"median latency of {of}, ms", ylabel="test accuracy, %")
         for candidate in candidates:
             latency = candidate.latency_ms
             axes.errorbar(
@@ -69,6 +89,9 @@ def accuracy_against_latency(candidates: Sequence[Candidate]) -> str:
                 markersize=9,
                 capsize=3,
             )
+        front = pareto_front(candidates)
+        best_ms, best = [found.latency_ms.value for found in front], [100 * found.accuracy for found in front]
+        axes.plot(best_ms, best, color=INK, linestyle="--", linewidth=0.8, zorder=0)
         axes.margins(x=0.1, y=0.2)
         _style(axes)
         keys = [Line2D([], [], color=colours[name], linewidth=6, label=name) for name in networks]
@@ -79,11 +102,12 @@ def accuracy_against_latency(candidates: Sequence[Candidate]) -> str:
     return as_svg(draw, "Test accuracy against latency")
 
 
-def latency_distribution(latencies_ms: Mapping[str, Sequence[float]]) -> str:
+def latency_distribution(latencies_ms: Mapping[str, Sequence[float]], *, of: str = "one image") -> str:
     """Draw the share of runs that were at most so slow, one curve per entry.
 
     Args:
         latencies_ms: Latency of every run, ms, by name; each with at least one.
+        of: What the latency is one of.
 
     Returns:
         An ``<svg>`` element.
@@ -91,13 +115,14 @@ def latency_distribution(latencies_ms: Mapping[str, Sequence[float]]) -> str:
 
     def draw() -> Figure:
         figure = Figure(figsize=(8, 4), layout="constrained")
-        axes = figure.add_subplot(xlabel="latency of one image, ms", ylabel="share of runs, %")
+        axes = figure.add_subplot(xlabel=f"latency of {of}, ms", ylabel="share of runs, %")
         for index, (name, values) in enumerate(latencies_ms.items()):
             ordered = np.sort(values)
             shares = 100 * np.arange(1, len(ordered) + 1) / len(ordered)
             # Only what can be seen: a curve of ten thousand steps has no more shape than one of 400.
             kept = np.unique(np.linspace(0, len(ordered) - 1, 400).round().astype(int))
-            axes.step(ordered[kept], shares[kept], where="post", color=PALETTE[index % len(PALETTE)], label=name)
+            colour, line = PALETTE[index % len(PALETTE)], LINES[index // len(PALETTE) % len(LINES)]
+            axes.step(ordered[kept], shares[kept], where="post", color=colour, linestyle=line, label=name)
         axes.set_ylim(0, 101)
         _style(axes)
         figure.legend(loc="outside right center", frameon=False)
