@@ -12,7 +12,7 @@ from rich.table import Table
 
 from exporters.profiling import Estimate, Machine
 
-WIDTH_OF_FILES = 160
+WIDTH_OF_FILES = 180
 
 
 @contextlib.contextmanager

@@ -74,10 +74,17 @@ def add_measurement_options(parser: ArgumentParser) -> None:
         parser.add_argument(name, type=kind, default=default, help=f"{meaning} (%(default)s)")
 
 
-def measurement_options(parser: ArgumentParser, options: Any) -> ProfileOptions:
-    """Stop rules from the parsed ``options``; impossible values are an error of ``parser``."""
+def measurement_options(parser: ArgumentParser, options: Any, *, here: bool = True) -> ProfileOptions:
+    """Stop rules from the parsed ``options``; impossible values are an error of ``parser``.
+
+    Args:
+        parser: Ends with the error.
+        options: What it parsed.
+        here: Whether it is this machine that must have as many processors as threads.
+    """
     try:
-        check_threads(options.threads)
+        if here:
+            check_threads(options.threads)
         return ProfileOptions(
             min_runs=options.min_runs,
             min_seconds=options.min_seconds,

@@ -1,7 +1,7 @@
 """Places where a job can run."""
 
 import asyncio
-import contextlib
+import threading
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -46,7 +46,7 @@ class Device(Protocol):
         """
 
     def interrupt(self) -> None:
-        """End every job that runs there now, from another thread; `run` cleans up and raises `DeviceError`."""
+        """End every job there, from another thread, and take no more; `run` cleans up and raises `DeviceError`."""
 
 
 class LinkedDevice:
@@ -58,41 +58,71 @@ class LinkedDevice:
 
     def __init__(self, settings: DeviceSettings) -> None:
         self.settings = settings
-        self._running: set[tuple[asyncio.AbstractEventLoop, asyncio.Task[None]]] = set()
+        self._interrupted = False
+        self._runs: set[_Run] = set()
 
     def run(self, folder: Path, *, timeout_s: float) -> None:
         """Run the job in ``folder`` there; see `Device`."""
         scheme = self.settings.address.scheme
         opener = partial(import_runtime(OPENERS, scheme, extra="devices"), self.settings.address)
-        job = partial(run_job, opener, self.settings, folder, timeout_s=timeout_s)
+        run = _Run(partial(run_job, opener, self.settings, folder, timeout_s=timeout_s))
+        self._runs.add(run)
+        if self._interrupted:
+            run.cancel()
         # In a thread of its own, because the caller's may have an event loop that runs already, as notebooks do.
         with ThreadPoolExecutor(1, thread_name_prefix=self.settings.name) as thread:
-            future = thread.submit(lambda: asyncio.run(self._until_interrupted(job)))
+            future = thread.submit(lambda: asyncio.run(run.main()))
             try:
                 future.result()
+            except asyncio.CancelledError as error:
+                raise DeviceError(f"{self.settings.name}: the job was interrupted.") from error
             except KeyboardInterrupt:
-                self.interrupt()
+                run.cancel()
                 raise
+            finally:
+                self._runs.discard(run)
 
     def interrupt(self) -> None:
-        """End every job that runs there now, from another thread."""
-        for loop, task in tuple(self._running):
-            with contextlib.suppress(RuntimeError):  # the loop ended just now
-                loop.call_soon_threadsafe(task.cancel)
+        """End every job there, from another thread, and take no more."""
+        self._interrupted = True
+        for run in tuple(self._runs):
+            run.cancel()
 
-    async def _until_interrupted(self, job: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        task = asyncio.ensure_future(job())
-        running = (asyncio.get_running_loop(), task)
-        self._running.add(running)
+
+class _Run:
+    """A job in an event loop that another thread can cancel, once, at any time.
+
+    Args:
+        job: What to do.
+    """
+
+    def __init__(self, job: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._job = job
+        self._lock = threading.Lock()
+        self._cancelled = False
+        self._cancel: Callable[[], object] | None = None
+
+    async def main(self) -> None:
+        task = asyncio.ensure_future(self._job())
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            self._cancel = partial(loop.call_soon_threadsafe, task.cancel)
+            if self._cancelled:
+                task.cancel()
         try:
             await task
-        except asyncio.CancelledError as error:
-            raise DeviceError(f"{self.settings.name}: the job was interrupted.") from error
         finally:
-            self._running.remove(running)
+            with self._lock:
+                self._cancel = None
+
+    def cancel(self) -> None:
+        with self._lock:
+            if self._cancel is not None and not self._cancelled:
+                self._cancel()
+            self._cancelled = True
 
 
-def open_device(device: "str | DeviceSettings", *, inventory: str | Path | None = None) -> Device:
+def open_device(device: str | DeviceSettings, *, inventory: str | Path | None = None) -> Device:
     """Find out what a device is; it is not connected to before it runs something.
 
     Args:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from exporters.artifact import MANIFEST_SUFFIX
-from exporters.errors import ArtifactError
+from exporters.errors import DeviceError
+from exporters.profiling.runner.job import JOB_FILE
 
 OLDEST_PYTHON = (3, 10)
 
@@ -42,15 +42,15 @@ class Requirements(NamedTuple):
 
 
 def requirements_of(folder: Path) -> Requirements:
-    """What the artifact in ``folder`` needs beside Python.
+    """What the job in ``folder`` needs beside Python.
 
     Raises:
-        ArtifactError: If a manifest in it names a format that no device runs.
+        DeviceError: If there is no job in it, or one for which no runner exists.
     """
-    packages = {"numpy": "numpy"}
-    for manifest in sorted(folder.glob(f"*{MANIFEST_SUFFIX}")):
-        format = json.loads(manifest.read_text(encoding="utf-8"))["format"]
-        if format not in PACKAGES:
-            raise ArtifactError(f"`format` of {manifest.name} must be one of {sorted(PACKAGES)}, got {format!r}.")
-        packages |= PACKAGES[format]
-    return Requirements(packages)
+    try:
+        format = json.loads((folder / JOB_FILE).read_text(encoding="utf-8"))["format"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DeviceError(f"`folder` must hold a job, got {folder} without a readable {JOB_FILE}: {error}.") from error
+    if format not in PACKAGES:
+        raise DeviceError(f"`format` in {JOB_FILE} must be one of {', '.join(PACKAGES)}, got {format!r}.")
+    return Requirements({"numpy": "numpy", **PACKAGES[format]})

@@ -12,8 +12,8 @@ from exporters.profiling.devices.link import Link, Opener, reason
 from exporters.profiling.devices.requirements import OLDEST_PYTHON, requirements_of
 from exporters.profiling.devices.settings import DeviceSettings
 from exporters.profiling.devices.supervision import CLEAN_UP_S, Supervision
+from exporters.profiling.runner.job import RESULT_FILE
 
-RESULT = "result.json"
 REPORTED = 3
 """Exit code of a runner that wrote into its result what went wrong."""
 
@@ -104,10 +104,10 @@ class _Job:
         if code not in (0, REPORTED):
             raise DeviceError(f"{self.settings.name}: the runner must end with exit code 0, got {_code(code)}: {log}")
         self.stage = "bringing the result back"
-        arriving = self.folder / f"{RESULT}.arriving"
+        arriving = self.folder / f"{RESULT_FILE}.arriving"
         try:
-            await link.fetch(str(PurePosixPath(there, RESULT)), arriving)
-            arriving.replace(self.folder / RESULT)
+            await link.fetch(str(PurePosixPath(there, RESULT_FILE)), arriving)
+            arriving.replace(self.folder / RESULT_FILE)
         finally:
             arriving.unlink(missing_ok=True)
 

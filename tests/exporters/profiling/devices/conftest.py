@@ -140,6 +140,7 @@ def make_job(tmp_path):
         runner.mkdir(parents=True)
         (runner / "__init__.py").write_text("")
         (runner / "__main__.py").write_text(textwrap.dedent(lines))
+        (runner.parent / "job.json").write_text('{"format": "onnx", "number": 21}')
         return runner.parent
 
     return make
@@ -156,7 +157,6 @@ def job(make_job):
         result = {"double": 2 * number, "words": words, "cwd": os.getcwd(), "python": sys.executable}
         Path("result.json").write_text(json.dumps(result))
         """)
-    (folder / "job.json").write_text('{"number": 21}')
     (folder / "deep" / "deeper").mkdir(parents=True)
     (folder / "deep" / "deeper" / "a.txt").write_text("in a folder")
     (folder / "b.txt").write_text("linked")
@@ -227,3 +227,15 @@ def silent_port():
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         yield listener.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def python_without_ours(tmp_path_factory):
+    """A Python with the runtimes of this one, and without this project."""
+    folder = tmp_path_factory.mktemp("runtimes")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    for package in Path(psutil.__file__).parents[1].iterdir():
+        if package.suffix != ".pth" and "lightning_kd" not in package.name and package.name != "exporters":
+            (packages / package.name).symlink_to(package)
+    return folder / "bin" / "python"

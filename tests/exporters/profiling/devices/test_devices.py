@@ -124,7 +124,6 @@ def test_a_python_that_is_not_there_is_an_error(device, job, there):
 
 
 def test_a_missing_runtime_names_the_command_that_installs_it(device, job, there, bare_python):
-    (job / "net.onnx.manifest.json").write_text('{"format": "onnx"}')
     bare = open_device(DeviceSettings(url=device.settings.url, python=str(bare_python), folder=str(there)))
     words = rf"got no numpy, onnxruntime; run there: {bare_python} -m pip install numpy onnxruntime$"
     with pytest.raises(MissingRuntimeError, match=words):
@@ -146,3 +145,25 @@ def test_a_disk_that_the_runner_fills_is_an_error(device, make_job, mount_disk):
     with pytest.raises(DeviceError, match=r"(?s)must end with exit code 0, got 1: .*No space left on device"):
         full.run(job, timeout_s=60)
     assert not list(disk.iterdir())
+
+
+def test_a_device_that_was_interrupted_takes_no_more_jobs(device, job):
+    device.interrupt()
+    with pytest.raises(DeviceError, match=f"{device.settings.name}: the job was interrupted"):
+        device.run(job, timeout_s=60)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, r"`folder` must hold a job, got .* without a readable job\.json: .*No such file"),
+        ("{}", r"without a readable job\.json: 'format'"),
+        ("[1]", r"without a readable job\.json: list indices"),
+        ('{"format": "tflite"}', r"`format` in job\.json must be one of coreai, .*tensorrt, got 'tflite'"),
+    ],
+)
+def test_a_folder_without_a_job_is_an_error_before_anything_is_connected(tmp_path, content, words):
+    if content is not None:
+        (tmp_path / "job.json").write_text(content)
+    with pytest.raises(DeviceError, match=words):
+        open_device("local").run(tmp_path, timeout_s=60)
