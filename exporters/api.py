@@ -175,21 +175,31 @@ def pytorch_session(
     *,
     dynamic_batch: bool | tuple[int, int] = False,
     threads: int | None = None,
+    compiled: bool = False,
+    device: Literal["cpu", "cuda"] = "cpu",
+    cuda_graph: bool = False,
 ) -> Session:
     """Open a network in PyTorch itself, with the names and the checks that its exports have.
 
     Args:
-        model: The network; the session runs a copy in evaluation mode, float32, on the CPU.
+        model: The network; the session runs a copy in evaluation mode and float32.
         example_inputs: As in `export`.
         dynamic_batch: As in `export`.
-        threads: Threads that one call may use; ``None`` keeps PyTorch's setting.
+        threads: Threads that one call may use; ``None`` keeps PyTorch's setting. Must be ``None`` on a GPU.
+        compiled: Whether `torch.compile` compiles it, as one graph, for the example's shapes now and for other shapes
+            when they first come; needs a C++ compiler.
+        device: ``"cuda"`` for the first NVIDIA GPU; its profiles also have the times between two CUDA events and of the
+            launching call.
+        cuda_graph: Whether the launches on the GPU are recorded once per set of shapes and replayed.
 
     Returns:
         The session.
 
     Raises:
-        CaptureError: If the inputs do not fit the network.
-        ValueError: If ``threads`` or ``dynamic_batch`` is out of range.
+        CaptureError: If the inputs do not fit the network, or it is to be compiled and is more than one graph.
+        PlatformError: If there is no such device, or no compiler to compile with.
+        ValueError: If ``threads``, ``dynamic_batch`` or ``device`` is out of range, or ``threads`` or ``cuda_graph``
+            does not fit the device.
 
     Example:
         >>> import exporters, torch
@@ -197,10 +207,20 @@ def pytorch_session(
         >>> session.run({"input": torch.zeros(1, 2).numpy()})
         {'output': array([[0.5, 0.5]], dtype=float32)}
     """
+    if device not in ("cpu", "cuda"):
+        raise ValueError(f"`device` must be 'cpu' or 'cuda', got {device!r}.")
+    if cuda_graph and device == "cpu":
+        raise ValueError("`cuda_graph` must be False on the CPU, got True; give device='cuda'.")
+    if threads is not None and device == "cuda":
+        raise ValueError(f"`threads` must be None on a GPU, got {threads}.")
     network = importlib.import_module("exporters.network").prepare(
         model, example_inputs, batch=batch_range(dynamic_batch)
     )
-    return cast(Session, importlib.import_module("exporters.sessions.pytorch").PyTorchSession(network, threads=threads))
+    if device == "cuda":
+        session = importlib.import_module("exporters.sessions.pytorch_cuda").CudaPyTorchSession
+        return cast(Session, session(network, compiled=compiled, cuda_graph=cuda_graph))
+    session = importlib.import_module("exporters.sessions.pytorch").PyTorchSession
+    return cast(Session, session(network, threads=threads, compiled=compiled))
 
 
 def find_exporter(to: "str | Exporter") -> "Exporter":

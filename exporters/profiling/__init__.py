@@ -7,6 +7,7 @@ from exporters.profiling.comparison import Comparison
 from exporters.profiling.concurrency import Concurrency
 from exporters.profiling.intervals import Estimate
 from exporters.profiling.job import JobOptions, read_result, write_job
+from exporters.profiling.mlperf import Scenarios, scenarios
 from exporters.profiling.profiler import compare, profile, sweep
 from exporters.profiling.result import Profile
 from exporters.profiling.runner.cold import ColdStart
@@ -31,10 +32,12 @@ __all__ = [
     "Profile",
     "ProfileOptions",
     "RuntimeSettings",
+    "Scenarios",
     "Subject",
     "compare",
     "profile",
     "read_result",
+    "scenarios",
     "sweep",
     "write_job",
 ]
