@@ -1,17 +1,29 @@
+import dataclasses
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
 import exporters
 from exporters.errors import InventoryError
-from exporters.profiling import JobOptions, Profile, RuntimeSettings, profile, read_result, sweep, write_job
+from exporters.profiling import (
+    JobOptions,
+    Profile,
+    ProfileOptions,
+    RuntimeSettings,
+    profile,
+    read_result,
+    sweep,
+    write_job,
+)
 from exporters.profiling.runner.job import Job
 
 LAST_CORE = max(os.sched_getaffinity(0)) if sys.platform == "linux" else None
@@ -309,3 +321,38 @@ def test_sessions_stay_in_this_process_and_jobs_out_of_it(spinning, here):
         profile(spinning(1), device=here())
     with pytest.raises(ValueError, match=r"`job` must be None in this process, got .*; give `device='local'`"):
         profile(spinning(1), job=JobOptions())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_busy_process_is_reported_and_the_latencies_are_left_as_they_are(artifacts, here, no_cold_starts):
+    long_enough = ProfileOptions(min_runs=40, min_seconds=0.7, min_warm_up_seconds=0.0, max_warm_up_seconds=0.1)
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+        try:
+            job = no_cold_starts
+            result = profile(artifacts["onnx"], threads=1, options=long_enough, device=here(), job=job)
+        finally:
+            busy.kill()
+    # Whatever core it got: with the measuring process on one, it has at least half of one.
+    assert result.disturbed
+    assert result.disturbance.busy_cores > 0.4
+    assert result.summary()["disturbed"] is True
+    assert result.complete
+    assert result.runs == len(result.latencies_ns)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux ends a process with its parent")
+def test_a_runner_that_is_killed_takes_its_processes_along(packed, tmp_path):
+    folder = tmp_path / "job"
+    shutil.copytree(packed, folder)
+    endless = dataclasses.asdict(ProfileOptions(min_runs=1, min_seconds=300.0, max_seconds=300.0))
+    change_job(options=endless, cold_starts=0)(folder)
+    with subprocess.Popen([sys.executable, "-m", "runner"], cwd=folder) as runner:
+        process = psutil.Process(runner.pid)
+        while not (children := process.children()) or not _has_loaded("onnxruntime", children[0]):
+            time.sleep(0.05)
+        runner.kill()
+    assert psutil.wait_procs(children, timeout=20)[1] == []
+
+
+def _has_loaded(library, process):
+    return any(library in mapped.path for mapped in process.memory_maps())
