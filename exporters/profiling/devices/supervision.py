@@ -127,12 +127,16 @@ class Supervision:
         code = await process.wait()
         if code is None:
             return ConnectionError("the device closed it")
+        words = words or "it printed nothing"
         if self._folder:
-            return DeviceError(
-                f"{self._settings.name}: what keeps the job ended with exit code {code}: {words}".strip()
-            )
+            return DeviceError(f"{self._settings.name}: what keeps the job ended with exit code {code}: {words}.")
         python = shlex.quote(self._settings.python_there)
+        android = (
+            " Android brings none; docs/devices.md says what that means."
+            if self._settings.address.scheme == "adb"
+            else ""
+        )
         return DeviceError(
             f"{self._settings.name}: `python` must be a Python that runs there, got {python}, which ended with exit "
-            f"code {code}: {words or 'it printed nothing'}; name another in the inventory."
+            f"code {code}: {words}; name another in the inventory.{android}"
         )

@@ -239,3 +239,16 @@ def python_without_ours(tmp_path_factory):
         if package.suffix != ".pth" and "lightning_kd" not in package.name and package.name != "exporters":
             (packages / package.name).symlink_to(package)
     return folder / "bin" / "python"
+
+
+@pytest.fixture
+def make_python(tmp_path):
+    """A Python that does something else first."""
+
+    def make(code):
+        path = tmp_path / "python"
+        path.write_text(f"#!{sys.executable}\n{code}\n")
+        path.chmod(0o755)
+        return str(path)
+
+    return make

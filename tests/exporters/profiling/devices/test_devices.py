@@ -1,6 +1,8 @@
 """Every kind of device does the same: runs the job, brings the result back, leaves nothing."""
 
+import ast
 import json
+import shutil
 import sys
 import threading
 import time
@@ -10,6 +12,7 @@ import pytest
 
 from exporters.errors import DeviceError, DeviceTimeoutError, MissingRuntimeError
 from exporters.profiling.devices import DeviceSettings, open_device
+from exporters.profiling.devices.supervision import SUPERVISOR
 
 
 def test_a_job_runs_there_and_its_result_comes_back(device, job, there):
@@ -94,21 +97,21 @@ def test_a_job_that_is_interrupted_leaves_nothing(device, make_job, there, helpe
 
 def test_a_supervisor_that_is_asked_to_end_cleans_up(device, make_job, there, helpers):
     job = make_job("import time; time.sleep(600)")
-    stop = threading.Thread(target=lambda: _terminate_supervisor(there, helpers))
+    stop = threading.Thread(target=lambda: _runner_under(there, helpers).parent().terminate())
     stop.start()
     with pytest.raises(DeviceError, match="one: the job was ended on the device, by a signal"):
         device.run(job, timeout_s=60)
     stop.join()
 
 
-def _terminate_supervisor(there, helpers):
+def _runner_under(there, helpers):
     def inside():
         return [
             process for process in psutil.process_iter(["cwd"]) if (process.info["cwd"] or "").startswith(str(there))
         ]
 
     assert helpers.eventually(inside)
-    inside()[0].parent().terminate()
+    return inside()[0]
 
 
 def test_a_folder_that_is_not_there_is_an_error(device, job, tmp_path):
@@ -167,3 +170,36 @@ def test_a_folder_without_a_job_is_an_error_before_anything_is_connected(tmp_pat
         (tmp_path / "job.json").write_text(content)
     with pytest.raises(DeviceError, match=words):
         open_device("local").run(tmp_path, timeout_s=60)
+
+
+def test_a_start_up_file_that_prints_is_named_as_the_cause(device, job, there, make_python):
+    noisy = make_python(
+        "import os, sys; os.write(1, b'Welcome!\\n'); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    )
+    printing = open_device(DeviceSettings(url=device.settings.url, python=noisy, folder=str(there)))
+    with pytest.raises(DeviceError, match=r"the login shell must print nothing of its own, got b'Welcome!\\n'"):
+        printing.run(job, timeout_s=60)
+
+
+def test_an_old_python_is_an_error(device, job, there, make_python):
+    old = make_python("import sys; sys.version_info = (3, 8, 10); code = sys.argv[2]; del sys.argv[1:3]; exec(code)")
+    ageing = open_device(DeviceSettings(url=device.settings.url, python=old, folder=str(there)))
+    with pytest.raises(DeviceError, match=r"`python` must be Python 3\.10 or newer, got .* of version 3\.8\.10; name"):
+        ageing.run(job, timeout_s=60)
+
+
+def test_the_supervisor_can_be_read_by_older_pythons():
+    ast.parse(SUPERVISOR.read_text(), feature_version=(3, 7))
+
+
+def test_a_supervisor_that_is_killed_is_reported_with_what_is_left(device, make_job, there, helpers):
+    killing = threading.Thread(target=lambda: _runner_under(there, helpers).parent().kill())
+    killing.start()
+    with pytest.raises(
+        DeviceError, match=r"ended with exit code (137|-9): .*What is left in \S+ on the device must be"
+    ):
+        device.run(make_job("import time; time.sleep(600)"), timeout_s=60)
+    killing.join()
+    _runner_under(there, helpers).kill()
+    for folder in there.iterdir():
+        shutil.rmtree(folder)

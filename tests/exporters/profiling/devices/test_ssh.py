@@ -13,11 +13,11 @@ from exporters.profiling.devices import DeviceSettings, open_device, supervision
 HANGING = "import time; open('started', 'w').close(); time.sleep(600)"
 
 
-def cut_when_running(there, helpers, cut):
-    """Call ``cut`` as soon as the runner is running."""
+def cut_when(there, pattern, helpers, cut):
+    """Call ``cut`` as soon as such a file is there."""
 
     def wait():
-        if helpers.eventually(lambda: list(there.glob("*/started"))):
+        if helpers.eventually(lambda: next(there.glob(pattern), None)):
             cut()
 
     thread = threading.Thread(target=wait)
@@ -78,23 +78,33 @@ def test_a_host_that_accepts_and_says_nothing_ends_within_the_timeout(over_ssh, 
     assert time.monotonic() - start < 4
 
 
+def kill_connections(server):
+    for session in server.sessions():
+        for process in session.children(recursive=True):  # sshd's own; the runner and its supervisor live on
+            if process.name().startswith("sshd"):
+                process.kill()
+        session.kill()
+
+
 def test_a_connection_that_is_killed_leaves_nothing_there(over_ssh, at_home, make_job, there, helpers):
     job = make_job(HANGING)
-
-    def cut():
-        for session in at_home.sessions():
-            for process in session.children(recursive=True):  # sshd's own; the runner and its keeper live on
-                if process.name().startswith("sshd"):
-                    process.kill()
-            session.kill()
-
-    cutting = cut_when_running(there, helpers, cut)
+    cutting = cut_when(there, "*/started", helpers, lambda: kill_connections(at_home))
     with pytest.raises(
         DeviceError, match="must last until the result is here, but it ended while running the job"
     ) as broken:
         over_ssh().run(job, timeout_s=60)
     cutting.join()
     assert re.search(r"The device removes \S+ by itself within 30 s", str(broken.value))
+
+
+def test_a_connection_that_is_killed_while_copying_leaves_nothing_there(over_ssh, at_home, job, there, helpers):
+    (job / "many").mkdir()
+    for number in range(3000):
+        (job / "many" / f"{number}.bin").write_bytes(bytes(1000))
+    cutting = cut_when(there, "*/many/1*", helpers, lambda: kill_connections(at_home))
+    with pytest.raises(DeviceError, match="but it ended while copying the job there"):
+        over_ssh().run(job, timeout_s=60)
+    cutting.join()
 
 
 def test_a_device_that_hears_nothing_cleans_up_by_itself(over_ssh, at_home, make_job, there, helpers, monkeypatch):
@@ -109,7 +119,7 @@ def test_a_device_that_hears_nothing_cleans_up_by_itself(over_ssh, at_home, make
         for process in held:
             process.suspend()
 
-    holding = cut_when_running(there, helpers, hold)
+    holding = cut_when(there, "*/started", helpers, hold)
     with pytest.raises(DeviceTimeoutError, match=r"ended while running the job.*by itself within 1 s"):
         over_ssh().run(make_job(HANGING), timeout_s=4)
     holding.join()
