@@ -14,11 +14,12 @@ from exporters.profiling.intervals import median_ratio
 from exporters.profiling.job import JobOptions
 from exporters.profiling.result import Profile
 from exporters.profiling.runner.cores import read_cores
-from exporters.profiling.runner.disturbance import disturbance_between, read_processor_time
+from exporters.profiling.runner.energy import read_idle_watts
 from exporters.profiling.runner.machine import read_machine
-from exporters.profiling.runner.measure import interleave, measure, warm_up, with_parts
+from exporters.profiling.runner.measure import interleave, warm_up
 from exporters.profiling.runner.memory import memory_between, read_memory
 from exporters.profiling.runner.options import ProfileOptions, check_count
+from exporters.profiling.runner.steady import measure_steady
 from exporters.profiling.runner.units import NANOSECONDS_PER_MILLISECOND
 from exporters.profiling.subject import Subject
 
@@ -93,27 +94,24 @@ def profile(
         )
     if job is not None:
         raise ValueError(f"`job` must be None in this process, got {job}; give `device='local'`.")
-    machine, memory_before = read_machine(), read_memory()
+    machine, idle_watts, memory_before = read_machine(), read_idle_watts(), read_memory()
     candidate = open_candidate(target, threads=threads, batch_size=batch_size, seed=seed, inputs=inputs)
     first_ns = candidate.timed_run()
-    timed_run, parts_ns = with_parts(candidate.timed_run, candidate.parts)
-    warm = warm_up(timed_run, options)
-    parts_ns.clear()
-    processor_before = read_processor_time()
-    latencies_ns = measure(timed_run, options)
-    processor_after, memory_after = read_processor_time(), read_memory()
+    found = measure_steady(candidate.timed_run, options, parts=candidate.parts, idle_watts=idle_watts)
+    memory_after = read_memory()
     return Profile(
         subject=candidate.subject,
         machine=machine,
         options=options,
         first_ms=first_ns / NANOSECONDS_PER_MILLISECOND,
-        warm_up_ns=warm.latencies_ns,
-        steady=warm.steady,
-        latencies_ns=latencies_ns,
+        warm_up_ns=found.warm_up.latencies_ns,
+        steady=found.warm_up.steady,
+        latencies_ns=found.latencies_ns,
         memory=memory_between(memory_before, memory_after) if memory_before and memory_after else None,
         cores=read_cores(),
-        disturbance=disturbance_between(processor_before, processor_after),
-        parts_ns={name: tuple(times_ns) for name, times_ns in parts_ns.items()},
+        disturbance=found.disturbance,
+        energy=found.energy,
+        parts_ns=found.parts_ns,
     )
 
 

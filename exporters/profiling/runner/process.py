@@ -13,14 +13,14 @@ import numpy as np
 from .checking import check_files, check_outputs
 from .concurrency import run_at_once
 from .cores import can_pin, pin, read_cores
-from .disturbance import disturbance_between, read_processor_time
-from .energy import energy_between, read_energy, read_idle_watts
+from .energy import read_idle_watts
 from .failures import JobError
 from .job import INPUTS_FILE, REFERENCES_FILE, Job
 from .machine import read_machine
-from .measure import measure, stopwatch, timed, warm_up, with_parts
+from .measure import stopwatch, timed
 from .memory import memory_between, read_memory
 from .runtimes import Network, find_runtime
+from .steady import measure_steady
 
 PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of <sys/prctl.h>
 
@@ -82,30 +82,24 @@ def whole_measurement(folder: Path, job: Job) -> dict[str, Any]:
     """The fields of a `Profile` but for the cold starts and the device."""
     machine, idle_watts, memory_before = read_machine(), read_idle_watts(), read_memory()
     started = start(folder, job, cache=None)
-    timed_run, parts_ns = with_parts(stopwatch(started.network.run), started.network.parts)
-    warm = warm_up(timed_run, job.options)
-    parts_ns.clear()
-    processor, energy = read_processor_time(), read_energy()
-    latencies_ns = measure(timed_run, job.options)
-    energy_after, processor_after = read_energy(), read_processor_time()
+    network = started.network
+    found = measure_steady(stopwatch(network.run), job.options, parts=network.parts, idle_watts=idle_watts)
     memory_after = read_memory()
     memory = memory_between(memory_before, memory_after) if memory_before and memory_after else None
-    disturbance = disturbance_between(processor, processor_after)
-    used = energy_between(energy, energy_after, idle_watts=idle_watts)
     return {
-        "subject": {**job.subject, "properties": dict(started.network.properties), "load_ms": started.load_ms},
+        "subject": {**job.subject, "properties": dict(network.properties), "load_ms": started.load_ms},
         "machine": asdict(machine),
         "options": asdict(job.options),
         "first_ms": started.first_ms,
-        "warm_up_ns": warm.latencies_ns,
-        "steady": warm.steady,
-        "latencies_ns": latencies_ns,
-        "parts_ns": dict(parts_ns),
+        "warm_up_ns": found.warm_up.latencies_ns,
+        "steady": found.warm_up.steady,
+        "latencies_ns": found.latencies_ns,
+        "parts_ns": found.parts_ns,
         "memory": memory and asdict(memory),
         "cores": started.cores,
-        "concurrency": [requests_at_once(count, started.network, job) for count in job.concurrency],
-        "disturbance": disturbance and asdict(disturbance),
-        "energy": used and asdict(used),
+        "concurrency": [requests_at_once(count, network, job) for count in job.concurrency],
+        "disturbance": found.disturbance and asdict(found.disturbance),
+        "energy": found.energy and asdict(found.energy),
     }
 
 
