@@ -86,15 +86,22 @@ class Supervision:
             async with asyncio.timeout(CLEAN_UP_S):
                 self._process.stdin.write_eof()
                 while line := await self._process.stdout.readline():
-                    left = json.loads(line).get("left", left)
+                    left = (_message(line) or {}).get("left", left)
                 code = await self._process.wait()
-                if left is None and code is not None:
-                    left = f"what removes it ended with exit code {code}"
+                if self._folder and left is None and code is not None:
+                    left = await self._remove()
         if not self._folder or left == "":
             return ""
         if left is None:
             return f"The device removes {self._folder} by itself within {SILENCE_S:g} s, but could not confirm it."
         return f"What is left in {self._folder} on the device must be removed by hand: {left}."
+
+    async def _remove(self) -> str:
+        """Remove the folder of a supervisor that was killed; on Linux its runner died with it."""
+        code = "import shutil, sys; shutil.rmtree(sys.argv[1])"
+        process = await self._link.start([self._settings.python_there, "-c", code, self._folder])
+        process.stdin.write_eof()
+        return "what removes it was killed" if await process.wait() else ""
 
     async def _beat(self, process: Process) -> None:
         with contextlib.suppress(*self._link.errors):
@@ -109,13 +116,12 @@ class Supervision:
         line = await self._process.stdout.readline()
         if not line.endswith(b"\n"):
             raise await self._ended_early(self._process)
-        try:
-            message: dict[str, Any] = json.loads(line)
-        except ValueError as error:
+        message = _message(line)
+        if message is None:
             raise DeviceError(
                 f"{self._settings.name}: the login shell must print nothing of its own, got {line[:80]!r}; make its "
                 f"start-up files quiet for sessions without a terminal."
-            ) from error
+            )
         if message["event"] == "refused":
             raise DeviceError(f"{self._settings.name}: `folder` must be one to write in, got {message['message']}.")
         if message["event"] != event:
@@ -140,3 +146,12 @@ class Supervision:
             f"{self._settings.name}: `python` must be a Python that runs there, got {python}, which ended with exit "
             f"code {code}: {words}; name another in the inventory.{android}"
         )
+
+
+def _message(line: bytes) -> dict[str, Any] | None:
+    """What the supervisor says in a line; ``None`` if the line is not of its making."""
+    try:
+        message = json.loads(line)
+    except ValueError:
+        return None
+    return message if isinstance(message, dict) and "event" in message else None

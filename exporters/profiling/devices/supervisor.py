@@ -9,6 +9,7 @@ and the folder is removed.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib.util
 import json
 import os
@@ -22,6 +23,7 @@ import time
 from typing import Any
 
 LOG_BYTES = 4000
+PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
 REMOVALS, BETWEEN_REMOVALS_S = 20, 0.1
 ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
@@ -63,6 +65,12 @@ def describe(folder: str, modules: list[str]) -> dict[str, Any]:
         "executable": sys.executable,
         "missing": [name for name in modules if importlib.util.find_spec(name) is None],
     }
+
+
+def die_with_supervisor() -> None:
+    """Let the kernel kill this process if the supervisor is killed; Linux only."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 
 def say(**message: Any) -> None:
@@ -146,6 +154,7 @@ class Supervisor:
             stdout=writing,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=die_with_supervisor,  # noqa: PLW1509 - there are no threads here
         )
         os.close(writing)
         self.selector.register(self.output, selectors.EVENT_READ, self.keep)
