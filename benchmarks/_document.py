@@ -1,4 +1,4 @@
-"""Write the generated tables of docs/methods.md (the methods, their cost and gain) and of docs/coverage.md (exports).
+"""Write the generated tables of docs/methods.md (cost and gain), docs/coverage.md and docs/latency_results.md.
 
 The pages' own words stay; only what is between the marks ``<!-- table: NAME -->`` and ``<!-- end -->`` is replaced.
 """
@@ -10,12 +10,14 @@ from statistics import mean, stdev
 from typing import Any
 
 import _coverage_page
+import _latency_page
 from _common import RESULTS
 
 from lightning_kd.methods import METHODS, markdown_table
 
 PAGE = RESULTS.parents[1] / "docs" / "methods.md"
 COVERAGE = PAGE.with_name("coverage.md")
+LATENCY = PAGE.with_name("latency_results.md")
 MEBIBYTE = 2**20
 _TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -27,6 +29,7 @@ def tables() -> dict[str, str]:
         "fashion_mnist": accuracy_table(_read("fashion_mnist")),
         "step_cost": cost_table(_read("step_cost_methods")),
         **_coverage_page.tables(_read("export_coverage")),
+        **_latency_page.tables(_read("latency_page") if (RESULTS / "latency_page.json").exists() else None),
     }
 
 
@@ -84,5 +87,5 @@ def _read(name: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    for page in (PAGE, COVERAGE):
+    for page in (PAGE, COVERAGE, LATENCY):
         page.write_text(with_tables(page.read_text()))

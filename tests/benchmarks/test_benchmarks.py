@@ -119,3 +119,17 @@ def test_int8_students_writes_the_drop_of_every_variant_from_the_float_student(i
     (exact,) = rows["float", "pytorch"]["accuracies"]
     for row in rows.values():
         assert row["drops"] == [pytest.approx(exact - row["accuracies"][0], abs=0.01)]
+
+
+def test_latency_page_measures_every_runtime_and_keeps_no_file():
+    result = run("latency_page.py", "--runtimes", "openvino")
+
+    assert {"machine", "versions"} <= result.keys()
+    assert [(row["runtime"], row["precision"], row["batch_size"]) for row in result["rows"]] == [
+        ("pytorch", "fp32", 1),
+        ("openvino", "fp32", 1),
+    ]
+    measured = result["rows"][1]
+    assert measured["latency"]["device"] == "local"
+    assert {start["cached"] for start in measured["latency"]["cold"]} == {False, True}
+    assert 0 <= measured["accuracy"] <= 1
