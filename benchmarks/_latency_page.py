@@ -5,7 +5,13 @@ from statistics import median
 from typing import Any
 
 Row = Mapping[str, Any]
-NAMES = {"pytorch": "PyTorch, eager", "onnx": "ONNX Runtime", "openvino": "OpenVINO", "executorch": "ExecuTorch"}
+NAMES = {
+    "pytorch": "PyTorch, eager",
+    "pytorch_compiled": "PyTorch, compiled",
+    "onnx": "ONNX Runtime",
+    "openvino": "OpenVINO",
+    "executorch": "ExecuTorch",
+}
 NOT_MEASURED = "Not measured yet: run `benchmarks/latency_page.py`.\n"
 
 

@@ -2,7 +2,7 @@
 
 Teacher and distilled student are trained as in `lightning-kd demo`, exported, evaluated on the demo's 500 test images
 in their runtime, and measured by the protocol of docs/latency.md: fresh processes on a pinned core, one thread, five
-cold starts with and without the runtime's cache. PyTorch is measured eagerly, in this process.
+cold starts with and without the runtime's cache. PyTorch is measured eagerly and compiled, in this process.
 
     .venv/bin/python benchmarks/latency_page.py                     # results/latency_page.json, docs/latency_results.md
     .venv/bin/python benchmarks/latency_page.py --quick --json      # the student in fp32, one image, briefly; no files
@@ -33,7 +33,7 @@ from lightning_kd.demo.deployment import session_accuracy
 from lightning_kd.demo.digits import Digits
 from lightning_kd.demo.training import Lesson, train_all
 
-RUNTIMES = ("onnx", "openvino", "executorch")
+RUNTIMES = ("pytorch", "pytorch_compiled", "onnx", "openvino", "executorch")
 THREADS = 1
 CALIBRATION_IMAGES = 300
 PACKAGES = ("onnxruntime", "openvino", "executorch", "nncf")
@@ -82,7 +82,7 @@ QUICK = Plan(
 
 def main() -> None:
     parser = options(__doc__, "--fast")
-    parser.add_argument("--runtimes", nargs="+", default=list(RUNTIMES), choices=RUNTIMES, help="beside PyTorch")
+    parser.add_argument("--runtimes", nargs="+", default=list(RUNTIMES), choices=RUNTIMES)
     arguments = parser.parse_args()
     plan = QUICK if arguments.fast else FULL
     started = machine()
@@ -93,9 +93,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name in plan.networks:
             bench = Bench(name, networks[name], digits, plan, Path(folder))
-            rows += bench.eager()
             for runtime in arguments.runtimes:
-                rows += bench.exported(runtime)
+                rows += bench.in_pytorch(runtime) if runtime.startswith("pytorch") else bench.exported(runtime)
     report(rows, started, plan, arguments)
 
 
@@ -116,13 +115,23 @@ class Bench:
         self.images = digits.train_images
         self.size = network_size(network, self.images[:1])
 
-    def eager(self) -> Iterator[dict[str, Any]]:
-        """Rows of PyTorch itself."""
-        session = exporters.pytorch_session(self.network, self.images[:2], dynamic_batch=(1, 32), threads=THREADS)
+    def in_pytorch(self, runtime: str) -> Iterator[dict[str, Any]]:
+        """Rows of PyTorch itself, eager or compiled; one row that says why if it cannot be compiled."""
+        try:
+            session = exporters.pytorch_session(
+                self.network,
+                self.images[:2],
+                dynamic_batch=(1, 32),
+                threads=THREADS,
+                compiled=runtime == "pytorch_compiled",
+            )
+        except ExportError as error:
+            yield self._row(runtime, "fp32", None, why_not=" ".join(str(error).split()))
+            return
         accuracy = session_accuracy(session, self.test)
         for batch_size in self.plan.batch_sizes:
             measured = profile(session, batch_size=batch_size, options=self.plan.measurement)
-            yield self._row("pytorch", "fp32", batch_size, profile=measured, accuracy=accuracy)
+            yield self._row(runtime, "fp32", batch_size, profile=measured, accuracy=accuracy)
 
     def exported(self, runtime: str) -> Iterator[dict[str, Any]]:
         """Rows of every precision of a runtime; one that cannot be had is a row that says why."""

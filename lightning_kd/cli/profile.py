@@ -15,6 +15,8 @@ from exporters.profiling.devices import Device
 from exporters.profiling.result import THIS_PROCESS
 from lightning_kd.cli._console import interval, show, where, working
 from lightning_kd.cli._devices import Failure, add_device_options, devices_from, job_from, measure_everywhere
+from lightning_kd.cli._history import add_history_option, find_history, record
+from lightning_kd.cli._layers import add_layers_option, check_layers_option, layers_table, measure_layers
 from lightning_kd.cli._parsing import CommandParser, add_json_option, add_measurement_options, measurement_options
 
 
@@ -24,8 +26,11 @@ def run(command: str, arguments: Sequence[str]) -> None:
     parser.add_argument("artifacts", metavar="ARTIFACT", nargs="+", help="exported files")
     add_measurement_options(parser)
     add_device_options(parser)
+    add_layers_option(parser)
+    add_history_option(parser, "to add the latencies to")
     add_json_option(parser)
     options = parser.parse_args(arguments)
+    check_layers_option(parser, options)
     devices = devices_from(parser, options)
     measure = partial(
         profile,
@@ -46,11 +51,17 @@ def run(command: str, arguments: Sequence[str]) -> None:
             profiles, failures = measure_everywhere(devices, options.artifacts, measure_there)
         else:
             profiles = [measure(path) for path in progress.track(options.artifacts, description="profiling")]
+        layers = measure_layers(options)
+    history = find_history(options)
+    recorded = [] if history is None else [record(history, profiles)]
     document = {
         "profiles": [json.loads(measured.to_json()) for measured in profiles],
+        "layers": [json.loads(found.to_json()) for found in layers],
+        "history": None if history is None else str(history.path),
         "failures": [failure._asdict() for failure in failures],
     }
-    show(document, [*_tables(profiles), *_places(profiles), *_remarks(profiles)], as_json=options.json)
+    tables = [*_tables(profiles), *map(layers_table, layers)]
+    show(document, [*tables, *_places(profiles), *_remarks(profiles), *recorded], as_json=options.json)
     if failures:
         raise DeviceError("\n".join(f"{failure.artifact} on {failure.device}: {failure.error}" for failure in failures))
 

@@ -122,7 +122,7 @@ def test_int8_students_writes_the_drop_of_every_variant_from_the_float_student(i
 
 
 def test_latency_page_measures_every_runtime_and_keeps_no_file():
-    result = run("latency_page.py", "--runtimes", "openvino")
+    result = run("latency_page.py", "--runtimes", "pytorch", "openvino")
 
     assert {"machine", "versions"} <= result.keys()
     assert [(row["runtime"], row["precision"], row["batch_size"]) for row in result["rows"]] == [

@@ -5,6 +5,8 @@ import json
 import pytest
 
 from exporters.profiling import Comparison, Profile
+from exporters.profiling.history import History
+from exporters.profiling.layers import LayerProfile
 
 QUICK = ("--min-seconds=0", "--min-runs=40", "--max-seconds=1", "--min-warm-up-seconds=0", "--max-warm-up-seconds=0.2")
 
@@ -24,6 +26,26 @@ def test_profile_prints_a_table_and_says_why_a_percentile_is_missing(run, artifa
     assert "net.onnx" in out
     assert "too few runs" in out
     assert "net.onnx: p99_ms needs at least 368 runs" in out
+
+
+def test_profile_shows_where_the_time_goes_and_records_what_it_measured(run, artifacts, tmp_path):
+    history = tmp_path / "latency.sqlite"
+    status, out, err = run("profile", artifacts[1], *QUICK, "--threads", "1", "--layers", "--history", history)
+    assert status == 0, err
+    assert "net.xml on openvino" in out
+    assert "3/linear_1" in out
+    assert "Added 1 to the history in" in out
+    assert [entry.profile.subject.name for entry in History(history).entries()] == ["net.xml"]
+
+
+def test_profile_prints_layers_and_history_in_the_document(run, artifacts, tmp_path, monkeypatch):
+    monkeypatch.setenv("LIGHTNING_KD_HISTORY", str(tmp_path / "latency.sqlite"))
+    status, out, err = run("profile", artifacts[1], *QUICK, "--threads", "1", "--layers", "--json")
+    assert status == 0, err
+    document = json.loads(out)
+    found = LayerProfile.from_json(json.dumps(document["layers"][0]))
+    assert "3" in {layer.module for layer in found.layers}
+    assert document["history"] == str(tmp_path / "latency.sqlite")
 
 
 def test_compare_prints_ratio_noise_and_verdict(run, artifacts):
@@ -53,6 +75,7 @@ def test_compare_prints_one_document(run, artifacts):
         (["profile", "ARTIFACT", "--max-seconds", "1"], 2, "`max_seconds` must be above 0 and at least `min_seconds`"),
         (["compare", "ARTIFACT"], 2, "`ARTIFACT` must be given twice, A and B, got 1"),
         (["compare", "ARTIFACT", "ARTIFACT", "--by-name"], 2, "must come with --since"),
+        (["profile", "ARTIFACT", "--layers", "--device", "local"], 2, "`--layers` must come without --device"),
         (["compare", "ARTIFACT", "no.xml"], 1, "got no no.xml"),
     ],
 )
