@@ -160,7 +160,7 @@ def test_says_that_no_engine_was_built_and_how_to_build_it(made):
     assert note.endswith("python fp32.tensorrt/build.py")
 
 
-def test_the_folder_has_all_that_a_build_needs(made):
+def test_the_folder_has_all_that_building_and_timing_need(made):
     specification = json.loads((made["int8"].path / "build.json").read_text())
     assert specification["precision"] == "int8"
     assert specification["profiles"] == {"image": {"min": [1, 3, 8, 8], "opt": [3, 3, 8, 8], "max": [4, 3, 8, 8]}}
@@ -168,7 +168,11 @@ def test_the_folder_has_all_that_a_build_needs(made):
         "build.json",
         "build.py",
         "exporters/__init__.py",
-        *(f"exporters/tensorrt/{name}.py" for name in ("__init__", "build", "engine", "inspector", "options")),
+        "exporters/errors.py",
+        *(
+            f"exporters/tensorrt/{name}.py"
+            for name in ("__init__", "build", "engine", "inspector", "memory", "options")
+        ),
         "model.onnx",
     }
 
