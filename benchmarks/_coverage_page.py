@@ -41,7 +41,7 @@ def summary_table(rows: Sequence[Row], runtimes: Sequence[str]) -> str:
 
 
 def network_table(rows: Sequence[Row], runtimes: Sequence[str]) -> str:
-    """Relative L2 error in fp32, ``s`` where only a fixed batch converts, and cosine in int8, for every network."""
+    """Relative L2 error in fp32, ``s`` where only a fixed batch converts, in fp16 if measured, and cosine in int8."""
     by_key = {(row["model"], row["runtime"]): row for row in rows}
     lines = [f"| network | family | {' | '.join(runtimes)} |", "|---" * (2 + len(runtimes)) + "|"]
     for model, family in dict.fromkeys((row["model"], row["family"]) for row in rows):
@@ -56,9 +56,10 @@ def _cell(row: Row | None) -> str:
     if not row["converts"]:
         return "no"
     error = f"{row['parity']['relative_l2']:.1e}" if row["parity"] else "not run"
+    half = f", fp16 {row['fp16']['relative_l2']:.1e}" if row.get("fp16") else ""
     int8 = row["int8"]
     cosine = "no int8" if int8 is None else f"{int8['cosine']:.4f}" if "cosine" in int8 else "int8 not run"
-    return f"{error}{'' if row['dynamic_batch'] else ' s'}, {cosine}"
+    return f"{error}{'' if row['dynamic_batch'] else ' s'}{half}, {cosine}"
 
 
 def reasons(rows: Sequence[Row]) -> str:

@@ -19,10 +19,14 @@ from torch import Tensor
 
 import exporters
 from exporters.artifact import Artifact
+from exporters.quantization import QuantizationOptions
 from exporters.runtimes import EXPORTERS, import_runtime
 
 BATCHES = (1, 4)
 CALIBRATION_SAMPLES = 40
+HALF = ("coreml",)
+# Palettes of 256 values, the other recipe of Core ML, take k-means minutes for the larger networks.
+INT8_OPTIONS = {"coreml": {"quantization": QuantizationOptions(recipe="linear")}}
 
 
 def run(model: str, runtime: str, file: Path) -> None:
@@ -37,7 +41,7 @@ def run(model: str, runtime: str, file: Path) -> None:
 
 
 def measure(candidate: Candidate, runtime: str, file: Path) -> None:
-    """Write a row: fp32 with a dynamic batch, else with a fixed one, then int8."""
+    """Write a row: fp32 with a dynamic batch, else with a fixed one, then int8, and for Core ML fp16, its default."""
     row: dict[str, Any] = {
         "model": candidate.name,
         "family": candidate.family,
@@ -45,6 +49,7 @@ def measure(candidate: Candidate, runtime: str, file: Path) -> None:
         "converts": False,
         "parity": None,
         "dynamic_batch": False,
+        "fp16": None,
         "int8": None,
         "size_bytes": None,
         "precision_active": {},
@@ -77,10 +82,14 @@ def measure(candidate: Candidate, runtime: str, file: Path) -> None:
             row["delegation"] = floating.details.get("delegation")
             row["precision_active"]["fp32"] = active(floating)
             real = candidate.samples(CALIBRATION_SAMPLES, 2)
-            quantised = stage("int8", example[:1], precision="int8", calibration=real)
+            quantised = stage("int8", example[:1], precision="int8", calibration=real, **INT8_OPTIONS.get(runtime, {}))
             if quantised is not None:
                 row["int8"] = (figures(quantised) or {}) | quantisation(quantised)
                 row["precision_active"]["int8"] = active(quantised)
+            half = stage("fp16", example[:1], precision="fp16") if runtime in HALF else None
+            if half is not None:
+                row["fp16"] = figures(half)
+                row["precision_active"]["fp16"] = active(half)
     write_json(file, row | {"stage": None})
 
 
