@@ -1,0 +1,145 @@
+"""Whether an interval holds what it claims and a verdict what it says, in 40 repetitions of each.
+
+- ``covered``: the 95 % interval of a profile's p50 holds the median over the runs of all 40 profiles. One file, loaded
+  afresh in a process of its own for every profile.
+- ``false_differences``: a file compared with itself is called faster or slower.
+- ``detected``: a copy made 10 % slower, by waiting a tenth of each run's time at its end, is called slower.
+
+    .venv/bin/python benchmarks/latency_interval.py                      # results/latency_interval.json
+    .venv/bin/python benchmarks/latency_interval.py --quick --json       # three repetitions
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from argparse import Namespace
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from _common import RESULTS, machine, options, print_table, versions, write_json
+
+import exporters
+from exporters.profiling import ProfileOptions, compare, profile
+from exporters.session import Session
+
+REPETITIONS = 40
+MODEL = "resnet18"
+PIXELS = 96
+SLOWER = 0.10
+HOW = ProfileOptions(min_runs=300, min_seconds=1.0, max_seconds=20.0)
+
+
+class Slower:
+    """A session whose runs take a tenth longer."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.inputs, self.outputs, self.properties = session.inputs, session.outputs, session.properties
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run, then wait."""
+        start = time.perf_counter_ns()
+        outputs = self._session.run(inputs)
+        end = start + (time.perf_counter_ns() - start) * (1 + SLOWER)
+        while time.perf_counter_ns() < end:
+            pass
+        return outputs
+
+
+def main() -> None:
+    parser = options(__doc__)
+    parser.add_argument("--one", nargs=3, metavar=("WHAT", "FILE", "SEED"), help="one repetition, in this process")
+    arguments = parser.parse_args()
+    if arguments.one:
+        what, file, seed = arguments.one
+        sys.stdout.write(json.dumps(WHAT[what](Path(file), int(seed))) + "\n")
+        return
+    repetitions = 3 if arguments.quick else REPETITIONS
+    with tempfile.TemporaryDirectory() as folder:
+        torch.manual_seed(0)
+        image = torch.randn(1, 3, PIXELS, PIXELS)
+        path = Path(folder, "student.onnx")
+        exporters.export(timm.create_model(MODEL).eval(), image, to="onnx", path=path)
+        # One of each in turn, so that a slow hour of the machine is in all three.
+        found = [{what: in_process(what, path, seed) for what in WHAT} for seed in range(repetitions)]
+    report(found, arguments)
+
+
+def in_process(what: str, file: Path, seed: int) -> Any:
+    """One repetition in a fresh process."""
+    command = [sys.executable, __file__, "--one", what, str(file), str(seed)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def one_profile(file: Path, seed: int) -> dict[str, Any]:
+    """Interval of p50, ms, and the raw latencies, ns."""
+    measured = profile(file, threads=1, seed=seed, options=HOW)
+    estimate = measured.p50_ms
+    if estimate is None:
+        raise SystemExit("too few runs for a median")
+    return {
+        "low": estimate.low,
+        "high": estimate.high,
+        "steady": measured.steady,
+        "latencies_ns": measured.latencies_ns,
+    }
+
+
+def with_itself(file: Path, seed: int) -> dict[str, Any]:
+    """Verdict on a file against itself."""
+    return _summary(compare(file, file, threads=1, seed=seed, options=HOW).summary())
+
+
+def with_a_slower_copy(file: Path, seed: int) -> dict[str, Any]:
+    """Verdict on a slower copy against a file."""
+    first, second = (exporters.load(file, threads=1) for _ in range(2))
+    return _summary(compare(first, Slower(second), seed=seed, options=HOW).summary())
+
+
+def _summary(figures: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: figures[name] for name in ("ratio", "noise", "noise_floor", "verdict", "steady")}
+
+
+WHAT: Mapping[str, Callable[[Path, int], dict[str, Any]]] = {
+    "profile": one_profile,
+    "with_itself": with_itself,
+    "with_a_slower_copy": with_a_slower_copy,
+}
+
+
+def report(found: list[dict[str, Any]], arguments: Namespace) -> None:
+    profiles = [each["profile"] for each in found]
+    pooled_ms = median(latency for each in profiles for latency in each.pop("latencies_ns")) / 1e6
+    counts = {
+        "covered": sum(each["low"] <= pooled_ms <= each["high"] for each in profiles),
+        "false_differences": sum(each["with_itself"]["verdict"] != "indistinguishable" for each in found),
+        "detected": sum(each["with_a_slower_copy"]["verdict"] == "slower" for each in found),
+    }
+    content = {
+        **counts,
+        "repetitions": len(found),
+        "pooled_p50_ms": pooled_ms,
+        "found": found,
+        "machine": machine(),
+        "versions": versions() | {"onnxruntime": version("onnxruntime")},
+    }
+    rows = [(name.replace("_", " "), f"{count} of {len(found)}") for name, count in counts.items()]
+    print_table("Intervals and verdicts", ("what", "how often"), rows)
+    output = arguments.output or (None if arguments.quick else RESULTS / "latency_interval.json")
+    if output is not None:
+        write_json(output, content)
+    if arguments.json:
+        sys.stdout.write(json.dumps(content) + "\n")
+
+
+if __name__ == "__main__":
+    main()
