@@ -37,7 +37,9 @@ _PRODUCTS = ("scaled_dot_product_attention", "matmul", "bmm")
 # prepare_pt2e folds batch norms into convolutions, and looking for them costs seconds.
 _CONVOLUTION_PATTERNS = ("conv_relu", "conv_transpose_relu", "conv", "conv_transpose")
 _LINEAR_PATTERNS = ("linear_relu", "linear")
-_OTHER_PATTERNS = ("adaptive_avg_pool2d", "add_relu", "add", "mul_relu", "mul", "cat")
+_OTHER_PATTERNS = ("adaptive_avg_pool2d", "add_relu", "add", "mul_relu", "mul")
+# XNNPACK joins tensors of equal scales only, and takes a concatenation between int8 layers for one in int8.
+_ALWAYS = ("cat",)
 
 
 def quantize(network: Network, request: Request) -> tuple[Network, QuantizationReport]:
@@ -103,9 +105,9 @@ class _Patterns:
 
 
 _RECIPES: Mapping[str, _Patterns] = {
-    "static": _Patterns(static=_LINEAR_PATTERNS + _CONVOLUTION_PATTERNS + _OTHER_PATTERNS),
-    "static-layers": _Patterns(static=_LINEAR_PATTERNS + _CONVOLUTION_PATTERNS),
-    "dynamic-linear": _Patterns(static=_CONVOLUTION_PATTERNS, dynamic=("linear",)),
+    "static": _Patterns(static=_LINEAR_PATTERNS + _CONVOLUTION_PATTERNS + _OTHER_PATTERNS + _ALWAYS),
+    "static-layers": _Patterns(static=_LINEAR_PATTERNS + _CONVOLUTION_PATTERNS + _ALWAYS),
+    "dynamic-linear": _Patterns(static=_CONVOLUTION_PATTERNS + _ALWAYS, dynamic=("linear",)),
 }
 
 

@@ -183,3 +183,30 @@ def test_a_network_of_our_own_training_computes_every_layer_in_int8(images, tmp_
     assert artifact.audit.operators == {"int8": 3}
     assert artifact.details["delegation"]["outside"] == {}
     assert artifact.parity.outputs[0].cosine >= 0.9999
+
+
+class Joined(nn.Module):
+    """Two convolutions of very different outputs, side by side."""
+
+    def __init__(self):
+        super().__init__()
+        self.small, self.large, self.last = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1), nn.Conv2d(8, 2, 1)
+        self.large.weight.data *= 50
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.last(torch.cat([self.small(image).relu(), self.large(image).relu()], 1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["static", "static-layers"])
+def test_tensors_of_different_ranges_can_be_joined(images, tmp_path, recipe):
+    artifact = exporters.export(
+        Joined(),
+        images[:1],
+        to="executorch",
+        path=tmp_path / "n.pte",
+        precision="int8",
+        calibration=images,
+        quantization=QuantizationOptions(recipe=recipe),
+    )
+    assert artifact.audit.operators == {"int8": 3}
