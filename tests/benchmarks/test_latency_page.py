@@ -83,10 +83,3 @@ def test_without_a_result_every_table_says_so():
     import _latency_page
 
     assert set(_latency_page.tables(None).values()) == {_latency_page.NOT_MEASURED}
-
-
-def test_the_committed_page_has_the_tables_of_the_committed_result():
-    import _document
-
-    page = _document.LATENCY.read_text()
-    assert _document.with_tables(page) == page

@@ -16,7 +16,8 @@ def document(monkeypatch):
 
 
 def test_the_tables_are_those_of_the_rows_and_the_result_files(document):
-    pages = [(ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("methods.md", "coverage.md")]
+    names = ("methods.md", "coverage.md", "latency_results.md")
+    pages = [(ROOT / "docs" / name).read_text(encoding="utf-8") for name in names]
     assert [document.with_tables(page) for page in pages] == pages, "run: make docs"
     assert all(f"<!-- table: {name} -->" in "".join(pages) for name in document.tables())
 
