@@ -3,14 +3,17 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from jsonargparse import ArgumentParser
 
 from exporters.errors import ExportError
-from exporters.profiling import JobOptions, Profile
+from exporters.profiling import JobOptions, Profile, RuntimeSettings
 from exporters.profiling.devices import DEFAULT_TIMEOUT_S, Device, open_device
+from exporters.profiling.runner.settings import Hint
 from lightning_kd.cli._parsing import positive
+
+DEVICE_OPTIONS = ("inventory", "timeout", "cores", "cold_starts", "concurrency", "hint", "streams", "spinning")
 
 
 class Failure(NamedTuple):
@@ -41,12 +44,15 @@ def add_device_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--concurrency", type=positive, nargs="+", metavar="N", help="numbers of requests at once to measure there"
     )
+    parser.add_argument("--hint", choices=get_args(Hint), help="what OpenVINO tunes for there (latency)")
+    parser.add_argument("--streams", type=positive, metavar="N", help="requests that OpenVINO works on at once there")
+    parser.add_argument("--spinning", choices=("on", "off"), help="waiting threads of ONNX Runtime there (off)")
 
 
 def devices_from(parser: ArgumentParser, options: Any) -> list[Device]:
     """Devices from the parsed ``options``, each once; wrong ones are an error of ``parser``."""
     if not options.devices:
-        for name in ("inventory", "timeout", "cores", "cold_starts", "concurrency"):
+        for name in DEVICE_OPTIONS:
             if getattr(options, name) is not None:
                 parser.error(f"--{name.replace('_', '-')} must go with --device, got no device; add --device local")
         return []
@@ -63,6 +69,11 @@ def job_from(parser: ArgumentParser, options: Any) -> JobOptions:
             cores=None if options.cores is None else tuple(options.cores),
             cold_starts=JobOptions().cold_starts if options.cold_starts is None else options.cold_starts,
             concurrency=tuple(options.concurrency or ()),
+            settings=RuntimeSettings(
+                hint=options.hint or RuntimeSettings().hint,
+                streams=options.streams,
+                spinning=options.spinning == "on",
+            ),
             timeout_s=options.timeout,
         )
     except ValueError as error:
