@@ -117,6 +117,8 @@ def test_executorch_runs_with_nothing_of_ours(perceptron, quick, here, no_cold_s
     artifact = exporters.export(perceptron, (torch.randn(1, 6),), to="executorch", path=tmp_path / "student.pte")
     result = profile(artifact, threads=1, options=quick, device=here(), job=no_cold_starts)
     assert (result.subject.properties["runtime"], result.threads) == ("executorch", 1)
+    with pytest.raises(ValueError, match=r"`concurrency` must be empty for executorch, .* got \(2,\)"):
+        profile(artifact, device=here(), job=JobOptions(concurrency=(2,)))
 
 
 def test_what_is_left_open_comes_from_the_device(artifacts, quick, here, no_cold_starts):
