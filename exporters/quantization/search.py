@@ -50,7 +50,7 @@ def search(network: Network, request: Request, runtime: Runtime[Model]) -> tuple
 
     Every recipe is tried on samples held out of calibration. Where the best of them falls short of a cosine a fifth
     closer than the tolerance asks for, 0.992 by default, or loses more than ``max_drop`` of the task's metric, its most
-    sensitive layers go back to floating point: a sixteenth of all, then twice as many and so on up to half of them,
+    sensitive layers go back to floating point: a sixteenth of all, then twice as many and so on up to three quarters,
     until it does not, or the time is over.
 
     Args:
@@ -144,8 +144,8 @@ class _Search(Generic[Model]):
         if recipe in self.runtime.fallbacks:
             recipe = self.runtime.fallbacks[recipe]
             self.attempt({recipe: (recipe, kept)})
-        # With more than half of its layers in float a network is hardly in int8.
-        most = len(order) // 2
+        # With more of its layers in float a network is hardly in int8.
+        most = len(order) * 3 // 4
         count = max(1, len(order) // 16)
         while count <= most and not self.good and self.seconds_left > 0:
             name = f"{recipe}, {count} most sensitive layers in float"
