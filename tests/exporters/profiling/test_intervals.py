@@ -1,5 +1,8 @@
+import math
+
 import numpy as np
 import pytest
+import scipy.signal
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +17,12 @@ from exporters.profiling.intervals import (
 
 LATENCIES = st.lists(st.floats(0.01, 1e3), min_size=6, max_size=80)
 QUANTILES = st.sampled_from([0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99])
+
+
+def evenly_spread(count):
+    """The numbers from 1 to ``count``, in an order in which every stretch has small and large ones."""
+    golden = (np.arange(count) * (5**0.5 - 1) / 2) % 1
+    return golden.argsort().argsort() + 1
 
 
 @pytest.mark.parametrize(("quantile", "count"), [(0.5, 6), (0.9, 36), (0.95, 72), (0.99, 368), (0.01, 368)])
@@ -32,7 +41,7 @@ def test_a_quantile_outside_zero_and_one_is_refused(quantile):
 @given(QUANTILES, st.integers(0, 3000))
 def test_ends_are_the_tightest_order_statistics_with_equal_tails(quantile, extra):
     count = required_samples(quantile) + extra
-    estimate = quantile_estimate(np.arange(1, count + 1), quantile=quantile)  # sample k is its own rank
+    estimate = quantile_estimate(evenly_spread(count), quantile=quantile)  # sample k is its own rank
     below = scipy.stats.binom(count, quantile)
     assert below.cdf(estimate.low - 1) <= 0.025 < below.cdf(estimate.low)
     assert below.sf(estimate.high - 1) <= 0.025 < below.sf(estimate.high - 2)
@@ -40,10 +49,37 @@ def test_ends_are_the_tightest_order_statistics_with_equal_tails(quantile, extra
 
 def test_ends_agree_with_the_exact_law_for_very_many_samples():
     count = 400_000
-    estimate = quantile_estimate(np.arange(1, count + 1), quantile=0.99)
+    estimate = quantile_estimate(evenly_spread(count), quantile=0.99)
     # ppf(p) is the first k with cdf(k) >= p; the tails exclude everything before and after it.
     below = scipy.stats.binom(count, 0.99)
     assert (estimate.low, estimate.high) == (below.ppf(0.025), below.isf(0.025) + 1)
+
+
+def test_ends_are_stretched_by_what_batches_differ_more_than_chance():
+    # 20 batches of 10; in half of them all samples are below the median, in the others none: their shares have variance
+    # 20/19 * 0.25, which is 10 * 20/19 times that of the mean of ten independent coins.
+    low, high = np.linspace(1, 2, 100), np.linspace(3, 4, 100)
+    figures = np.concatenate([low.reshape(10, 10), high.reshape(10, 10)], axis=1).ravel()
+    estimate = quantile_estimate(figures, quantile=0.5)
+    below = scipy.stats.binom(200, 0.5)
+    stretch = (10 * 20 / 19) ** 0.5
+    low_rank = math.floor(100 - (100 - below.ppf(0.025)) * stretch)
+    high_rank = math.ceil(100 + (below.isf(0.025) + 1 - 100) * stretch)
+    ordered = np.sort(figures)
+    assert (estimate.low, estimate.high) == (ordered[low_rank - 1], ordered[high_rank - 1])
+
+
+@pytest.mark.parametrize("memory", [0.0, 0.9])
+def test_the_interval_of_dependent_samples_covers_as_often_as_it_says(memory):
+    generator = np.random.default_rng(0)
+    covered = 0
+    for _ in range(400):
+        noise = generator.normal(size=1200)
+        samples = scipy.signal.lfilter([1.0], [1.0, -memory], noise)[200:]  # settled; its median is 0
+        estimate = quantile_estimate(samples, quantile=0.5)
+        covered += estimate.low <= 0 <= estimate.high
+    # 95 % but for the few batches: without the stretch 40 % of the dependent ones would be covered.
+    assert covered >= 0.9 * 400
 
 
 @given(LATENCIES, st.floats(0.1, 10), st.randoms(use_true_random=False))
