@@ -226,7 +226,7 @@ def _interval_ranks(count: int, quantile: float, confidence: float) -> tuple[int
 
 
 def _excess_variance(figures: np.ndarray, value: float, quantile: float) -> float:
-    """Variance of the share below ``value`` between batches, as a multiple of that of independent samples; at least 1."""
+    """Variance of the share below ``value`` between batches, over that of independent samples; at least 1."""
     length = figures.size // _BATCHES
     if length < _SMALLEST_BATCH:
         return 1.0
