@@ -16,9 +16,12 @@ def measuring(request, there, make_job, helpers):
     url = "local" if request.param == "local" else request.getfixturevalue("at_home").url
     settings = DeviceSettings(url=url, name="board", python=sys.executable, folder=str(there))
     job = make_job("import time; open('started', 'w').close(); time.sleep(600)")
+    # Tests that were started in the background inherit that interrupts are ignored.
     code = f"""
+        import signal
         from pathlib import Path
         from exporters.profiling.devices import DeviceSettings, open_device
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         open_device({settings!r}).run(Path({str(job)!r}), timeout_s=60)
         """
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stderr=subprocess.PIPE)
