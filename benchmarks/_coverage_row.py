@@ -71,6 +71,8 @@ def measure(candidate: Candidate, runtime: str, file: Path) -> None:
             artifact = _attempt(
                 lambda: exporters.export(network, example, to=runtime, path=path, **options), name, row["why_not"]
             )
+            if name in row["why_not"]:
+                row["why_not"][name] = row["why_not"][name].replace(f"{folder}/", "")
             row["seconds"][name] = round(time.perf_counter() - start, 1)
             return artifact
 
