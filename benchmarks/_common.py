@@ -4,8 +4,9 @@ import argparse
 import json
 import logging
 import platform
+import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -80,6 +81,31 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     unfinished = path.with_suffix(".partial")
     unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     unfinished.replace(path)
+
+
+def deliver(content: Mapping[str, Any], arguments: argparse.Namespace, *, default: Path | None) -> Path | None:
+    """Write and print a result as ``--output`` and ``--json`` say.
+
+    Args:
+        content: The result.
+        arguments: The parsed options.
+        default: Result file without ``--output``; ``None`` for none.
+
+    Returns:
+        The result file; ``None`` if there is none.
+    """
+    target: Path | None = arguments.output or default
+    if target is not None:
+        write_json(target, content)
+    if arguments.json:
+        sys.stdout.write(json.dumps(content) + "\n")
+    return target
+
+
+def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table for the generated pages, with a line feed at its end."""
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|", *(f"| {' | '.join(row)} |" for row in rows)]
+    return "\n".join(lines) + "\n"
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

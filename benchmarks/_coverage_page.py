@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from _common import markdown_table
+
 Row = Mapping[str, Any]
 
 
@@ -35,19 +37,17 @@ def summary_table(rows: Sequence[Row], runtimes: Sequence[str]) -> str:
     """Counts for every runtime."""
     found = {runtime: counts(rows, runtime) for runtime in runtimes}
     heads = list(next(iter(found.values()), {}))
-    lines = [f"| runtime | {' | '.join(heads)} |", "|---" * (1 + len(heads)) + "|"]
-    lines += [f"| {runtime} | {' | '.join(map(str, each.values()))} |" for runtime, each in found.items()]
-    return "\n".join(lines) + "\n"
+    return markdown_table(("runtime", *heads), [(runtime, *map(str, each.values())) for runtime, each in found.items()])
 
 
 def network_table(rows: Sequence[Row], runtimes: Sequence[str]) -> str:
     """Relative L2 error in fp32, ``s`` where only a fixed batch converts, in fp16 if measured, and cosine in int8."""
     by_key = {(row["model"], row["runtime"]): row for row in rows}
-    lines = [f"| network | family | {' | '.join(runtimes)} |", "|---" * (2 + len(runtimes)) + "|"]
-    for model, family in dict.fromkeys((row["model"], row["family"]) for row in rows):
-        cells = [_cell(by_key.get((model, runtime))) for runtime in runtimes]
-        lines.append(f"| `{model}` | {family} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    lines = [
+        (f"`{model}`", family, *(_cell(by_key.get((model, runtime))) for runtime in runtimes))
+        for model, family in dict.fromkeys((row["model"], row["family"]) for row in rows)
+    ]
+    return markdown_table(("network", "family", *runtimes), lines)
 
 
 def _cell(row: Row | None) -> str:

@@ -69,10 +69,11 @@ def measure(candidate: Candidate, runtime: str, file: Path) -> None:
             write_json(file, row)
             start = time.perf_counter()
             artifact = _attempt(
-                lambda: exporters.export(network, example, to=runtime, path=path, **options), name, row["why_not"]
+                lambda: exporters.export(network, example, to=runtime, path=path, **options),
+                name,
+                row["why_not"],
+                folder=folder,
             )
-            if name in row["why_not"]:
-                row["why_not"][name] = row["why_not"][name].replace(f"{folder}/", "")
             row["seconds"][name] = round(time.perf_counter() - start, 1)
             return artifact
 
@@ -125,9 +126,10 @@ def active(artifact: Artifact) -> dict[str, int] | None:
     return artifact.audit and dict(artifact.audit.operators or artifact.audit.weight_bytes)
 
 
-def _attempt(export: Callable[[], Artifact], name: str, why_not: dict[str, str]) -> Artifact | None:
+def _attempt(export: Callable[[], Artifact], name: str, why_not: dict[str, str], *, folder: str) -> Artifact | None:
+    """The artifact, or ``None`` and the reason, in which paths begin at ``folder``."""
     try:
         return export()
     except (exporters.ExportError, ValueError) as error:
-        why_not[name] = " ".join(str(error).split())
+        why_not[name] = " ".join(str(error).split()).replace(f"{folder}/", "")
         return None

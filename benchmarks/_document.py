@@ -11,9 +11,9 @@ from typing import Any
 
 import _coverage_page
 import _latency_page
-from _common import RESULTS
+from _common import RESULTS, markdown_table
 
-from lightning_kd.methods import METHODS, markdown_table
+from lightning_kd import methods
 
 PAGE = RESULTS.parents[1] / "docs" / "methods.md"
 COVERAGE = PAGE.with_name("coverage.md")
@@ -25,7 +25,7 @@ _TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 def tables() -> dict[str, str]:
     """The generated tables by name, each with a line feed at its end."""
     return {
-        "methods": markdown_table(METHODS),
+        "methods": methods.markdown_table(methods.METHODS),
         "fashion_mnist": accuracy_table(_read("fashion_mnist")),
         "step_cost": cost_table(_read("step_cost_methods")),
         **_coverage_page.tables(_read("export_coverage")),
@@ -37,12 +37,12 @@ def accuracy_table(result: Mapping[str, Any]) -> str:
     """Last and best accuracy and gain of each method, for both pairs side by side."""
     pairs = list(result["pairs"].values())
     heads = [f"{content['student']}: {what}" for content in pairs for what in ("last, %", "best, %", "gain, points")]
-    lines = [f"| method | {' | '.join(heads)} |", "|---" * (1 + len(heads)) + "|"]
-    methods = dict.fromkeys(row["method"] for content in pairs for row in content["rows"])
-    for method in methods:
-        cells = [cell for content in pairs for cell in _accuracies(content["rows"], method)]
-        lines.append(f"| `{method}` | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    names = dict.fromkeys(row["method"] for content in pairs for row in content["rows"])
+    rows = [
+        (f"`{method}`", *(cell for content in pairs for cell in _accuracies(content["rows"], method)))
+        for method in names
+    ]
+    return markdown_table(("method", *heads), rows)
 
 
 def _accuracies(rows: Sequence[Mapping[str, Any]], method: str) -> tuple[str, str, str]:
@@ -59,11 +59,11 @@ def cost_table(result: Mapping[str, Any]) -> str:
     pairs = result["pairs"]
     figures_shown = ("step, ratio", "saved, MiB more", "adapters, MiB")
     heads = [f"{pair}: {figure}" for pair in pairs for figure in figures_shown]
-    lines = [f"| method | {' | '.join(heads)} |", "|---" * (1 + len(heads)) + "|"]
-    for method in next(iter(pairs.values()))["methods"]:
-        cells = [cell for figures in pairs.values() for cell in _costs(figures, method)]
-        lines.append(f"| `{method}` | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    rows = [
+        (f"`{method}`", *(cell for figures in pairs.values() for cell in _costs(figures, method)))
+        for method in next(iter(pairs.values()))["methods"]
+    ]
+    return markdown_table(("method", *heads), rows)
 
 
 def _costs(figures: Mapping[str, Any], method: str) -> tuple[str, str, str]:

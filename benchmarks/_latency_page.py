@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
+from _common import markdown_table
+
 Row = Mapping[str, Any]
 NAMES = {
     "pytorch": "PyTorch, eager",
@@ -39,7 +41,7 @@ def machine_table(result: Mapping[str, Any]) -> str:
         "runs": f"at least {result['min_runs']} and {result['min_seconds']:g} s each",
         "versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
     }
-    return _table(("", ""), [(name, str(fact)) for name, fact in facts.items()])
+    return markdown_table(("", ""), [(name, str(fact)) for name, fact in facts.items()])
 
 
 def single_table(result: Mapping[str, Any]) -> str:
@@ -48,10 +50,10 @@ def single_table(result: Mapping[str, Any]) -> str:
     rows = []
     for row in _at(result, 1):
         latency = row["latency"]
-        percentiles = (_interval(latency[name]) for name in ("p50_ms", "p90_ms", "p99_ms"))
+        percentiles = (interval(latency[name]) for name in ("p50_ms", "p90_ms", "p99_ms"))
         size = "" if row["size_bytes"] is None else f"{row['size_bytes'] / 1000:.0f}"
         rows.append((*_head(row), str(latency["active_precision"]), *percentiles, f"{100 * row['accuracy']:.1f}", size))
-    return _table(heads, rows) + _doubts(_measured(result))
+    return markdown_table(heads, rows) + _doubts(_measured(result))
 
 
 def batch_table(result: Mapping[str, Any]) -> str:
@@ -65,7 +67,7 @@ def batch_table(result: Mapping[str, Any]) -> str:
         shown = "too few runs" if p50 is None else f"{1000 * row['batch_size'] / p50['value']:.0f} ({p50['value']:.3f})"
         found.setdefault(_head(row), {})[row["batch_size"]] = shown
     heads = ("network", "runtime", "precision", *(f"batch of {size}: samples/s (ms)" for size in sizes))
-    return _table(heads, [(*head, *(cells.get(size, "") for size in sizes)) for head, cells in found.items()])
+    return markdown_table(heads, [(*head, *(cells.get(size, "") for size in sizes)) for head, cells in found.items()])
 
 
 def cold_table(result: Mapping[str, Any]) -> str:
@@ -77,7 +79,7 @@ def cold_table(result: Mapping[str, Any]) -> str:
             if starts:
                 figures = (f"{median(start[part] for start in starts):.1f}" for part in _PARTS)
                 rows.append((*_head(row), "yes" if cached else "no", *figures))
-    return _table(("network", "runtime", "precision", "cache", "import, ms", "load, ms", "first run, ms"), rows)
+    return markdown_table(("network", "runtime", "precision", "cache", "import, ms", "load, ms", "first run, ms"), rows)
 
 
 def reasons(result: Mapping[str, Any]) -> str:
@@ -101,7 +103,8 @@ def _head(row: Row) -> tuple[str, str, str]:
     return row["network"], NAMES[row["runtime"]], row["precision"]
 
 
-def _interval(estimate: Mapping[str, float] | None) -> str:
+def interval(estimate: Mapping[str, float] | None) -> str:
+    """A figure with its interval, both in one unit."""
     if estimate is None:
         return "too few runs"
     return f"{estimate['value']:.3f} ({estimate['low']:.3f} to {estimate['high']:.3f})"
@@ -117,8 +120,3 @@ def _doubts(rows: Sequence[Row]) -> str:
     return (
         f"\nMeasurements that {' and '.join(told)}.\n" if told else f"\nAll {len(rows)} were steady and undisturbed.\n"
     )
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|", *(f"| {' | '.join(row)} |" for row in rows)]
-    return "\n".join(lines) + "\n"

@@ -26,7 +26,7 @@ from typing import Any
 import openvino
 import timm
 import torch
-from _common import RESULTS, machine, options, print_table, versions, write_json
+from _common import RESULTS, deliver, machine, options, print_table, versions
 from torch import nn
 
 import exporters
@@ -175,11 +175,7 @@ def report(rows: list[dict[str, Any]], arguments: Namespace) -> None:
             for row in rows
         ],
     )
-    output = arguments.output or (None if arguments.fast else RESULTS / "export_speed.json")
-    if output is not None:
-        write_json(output, content)
-    if arguments.json:
-        sys.stdout.write(json.dumps(content) + "\n")
+    deliver(content, arguments, default=None if arguments.fast else RESULTS / "export_speed.json")
 
 
 if __name__ == "__main__":

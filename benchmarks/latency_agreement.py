@@ -24,7 +24,7 @@ import numpy as np
 import onnxruntime
 import timm
 import torch
-from _common import RESULTS, machine, options, print_table, versions, write_json
+from _common import RESULTS, deliver, machine, options, print_table, versions
 
 import exporters
 from exporters.artifact import Artifact
@@ -160,11 +160,7 @@ def report(rows: list[dict[str, Any]], arguments: Namespace) -> None:
             for row in rows
         ],
     )
-    output = arguments.output or (None if arguments.quick else RESULTS / "latency_agreement.json")
-    if output is not None:
-        write_json(output, content)
-    if arguments.json:
-        sys.stdout.write(json.dumps(content) + "\n")
+    deliver(content, arguments, default=None if arguments.quick else RESULTS / "latency_agreement.json")
 
 
 if __name__ == "__main__":

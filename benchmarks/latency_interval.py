@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import timm
 import torch
-from _common import RESULTS, machine, options, print_table, versions, write_json
+from _common import RESULTS, deliver, machine, options, print_table, versions
 
 import exporters
 from exporters.profiling import ProfileOptions, compare, profile
@@ -145,11 +145,7 @@ def report(found: list[dict[str, Any]], arguments: Namespace) -> None:
     }
     rows = [(name.replace("_", " "), f"{count} of {len(found)}") for name, count in counts.items()]
     print_table("Intervals and verdicts", ("what", "how often"), rows)
-    output = arguments.output or (None if arguments.quick else RESULTS / "latency_interval.json")
-    if output is not None:
-        write_json(output, content)
-    if arguments.json:
-        sys.stdout.write(json.dumps(content) + "\n")
+    deliver(content, arguments, default=None if arguments.quick else RESULTS / "latency_interval.json")
 
 
 if __name__ == "__main__":

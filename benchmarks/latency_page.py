@@ -8,8 +8,6 @@ cold starts with and without the runtime's cache. PyTorch is measured eagerly an
     .venv/bin/python benchmarks/latency_page.py --quick --json      # the student in fp32, one image, briefly; no files
 """
 
-import json
-import sys
 import tempfile
 from argparse import Namespace
 from collections.abc import Iterator
@@ -19,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import _document
-from _common import RESULTS, machine, options, print_table, versions, write_json
+from _common import RESULTS, deliver, machine, options, print_table, versions
+from _latency_page import interval
 from torch import nn
 from torch.utils.data import TensorDataset
 
@@ -33,6 +32,7 @@ from lightning_kd.demo.deployment import session_accuracy
 from lightning_kd.demo.digits import Digits
 from lightning_kd.demo.training import Lesson, train_all
 
+FILE = RESULTS / "latency_page.json"
 RUNTIMES = ("pytorch", "pytorch_compiled", "onnx", "openvino", "executorch")
 THREADS = 1
 CALIBRATION_IMAGES = 300
@@ -207,22 +207,15 @@ def report(rows: list[dict[str, Any]], started: dict[str, Any], plan: Plan, argu
     }
     columns = ("network", "runtime", "precision", "batch", "p50, ms", "accuracy, %")
     print_table("Latency of the demo's networks, one thread", columns, [_text(row) for row in rows])
-    output = arguments.output or (None if arguments.fast else RESULTS / "latency_page.json")
-    if output is not None:
-        write_json(output, content)
-    if output == RESULTS / "latency_page.json":
+    if deliver(content, arguments, default=None if arguments.fast else FILE) == FILE:
         _document.LATENCY.write_text(_document.with_tables(_document.LATENCY.read_text()))
-    if arguments.json:
-        sys.stdout.write(json.dumps(content) + "\n")
 
 
 def _text(row: dict[str, Any]) -> tuple[str, ...]:
     head = (row["network"], row["runtime"], row["precision"])
     if row["latency"] is None:
         return (*head, "", row["why_not"][:40], "")
-    p50 = row["latency"]["p50_ms"]
-    median = "too few runs" if p50 is None else f"{p50['value']:.3f} ({p50['low']:.3f} to {p50['high']:.3f})"
-    return (*head, str(row["batch_size"]), median, f"{100 * row['accuracy']:.1f}")
+    return (*head, str(row["batch_size"]), interval(row["latency"]["p50_ms"]), f"{100 * row['accuracy']:.1f}")
 
 
 if __name__ == "__main__":

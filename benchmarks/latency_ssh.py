@@ -7,7 +7,6 @@ the two intervals of p50 overlap; a ratio is that over SSH to that here.
     .venv/bin/python benchmarks/latency_ssh.py --device ssh://me@localhost --quick --json
 """
 
-import json
 import sys
 import tempfile
 from argparse import Namespace
@@ -18,7 +17,7 @@ from typing import Any
 
 import timm
 import torch
-from _common import RESULTS, machine, options, print_table, versions, write_json
+from _common import RESULTS, deliver, machine, options, print_table, versions
 
 import exporters
 from exporters.profiling import JobOptions, Profile, ProfileOptions, profile
@@ -86,11 +85,7 @@ def report(rows: list[dict[str, Any]], arguments: Namespace) -> None:
             for index, (row, ratio) in enumerate(zip(rows, ratios, strict=True))
         ],
     )
-    output = arguments.output or (None if arguments.quick else RESULTS / "latency_ssh.json")
-    if output is not None:
-        write_json(output, content)
-    if arguments.json:
-        sys.stdout.write(json.dumps(content) + "\n")
+    deliver(content, arguments, default=None if arguments.quick else RESULTS / "latency_ssh.json")
 
 
 def _overlap(first: list[float], second: list[float]) -> bool:

@@ -44,6 +44,11 @@ class Order:
     metadata: Mapping[str, str] | ModelMetadata = field(default_factory=dict)
     preprocessing: Preprocessing | None = None
 
+    @property
+    def bounds(self) -> Tolerance:
+        """The tolerance that was asked for, or else that of the precision."""
+        return self.tolerance or TOLERANCES[self.precision]
+
 
 def export_module(
     model: nn.Module,
@@ -122,7 +127,7 @@ def export_network(network: Network, exporter: Exporter, path: Path, order: Orde
 
 
 def _verify(exporter: Exporter, artifact: Artifact, network: Network, request: Request, order: Order) -> Artifact:
-    tolerance = order.tolerance or TOLERANCES[order.precision]
+    tolerance = order.bounds
     try:
         return exporter.verify(artifact, network, tolerance=tolerance)
     except ParityError as error:
@@ -194,7 +199,7 @@ def _described(order: Order, request: Request, network: Network, exporter: Expor
         metadata,
         network.signature,
         precision=order.precision,
-        tolerance=order.tolerance or TOLERANCES[order.precision],
+        tolerance=order.bounds,
         calibration=None if request.calibration is None else request.calibration.record,
         versions=exporter.versions,
     )

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from exporters.profiling.comparison import SMALLEST_DIFFERENCE, Verdict
+from exporters.profiling.comparison import SMALLEST_DIFFERENCE, Verdict, verdict_on
 from exporters.profiling.history import Entry
 from exporters.profiling.intervals import Estimate, ratio_of_medians
 from exporters.profiling.result import Profile
@@ -40,11 +40,7 @@ class Change:
     @property
     def verdict(self) -> Verdict:
         """Faster or slower only where the interval lies beyond 1 and the medians differ by more than 2 %."""
-        if self.ratio.low > 1 and self.ratio.value > 1 + SMALLEST_DIFFERENCE:
-            return "slower"
-        if self.ratio.high < 1 and 1 / self.ratio.value > 1 + SMALLEST_DIFFERENCE:
-            return "faster"
-        return "indistinguishable"
+        return verdict_on(self.ratio, floor=SMALLEST_DIFFERENCE)
 
     @property
     def doubts(self) -> tuple[str, ...]:

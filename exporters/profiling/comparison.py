@@ -71,11 +71,7 @@ class Comparison:
     @property
     def verdict(self) -> Verdict:
         """What can be said of the second network: different only outside both the interval and the noise floor."""
-        if self.ratio.low > 1 and self.ratio.value > 1 + self.noise_floor:
-            return "slower"
-        if self.ratio.high < 1 and 1 / self.ratio.value > 1 + self.noise_floor:
-            return "faster"
-        return "indistinguishable"
+        return verdict_on(self.ratio, floor=self.noise_floor)
 
     def summary(self) -> dict[str, Any]:
         """Every figure by its name, without the raw latencies; values are of JSON types."""
@@ -126,6 +122,27 @@ class Comparison:
             return cls(**{**content, **parsed})
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"`text` must be a whole comparison, got one with a damaged field: {error!r}.") from error
+
+
+def verdict_on(ratio: Estimate, *, floor: float) -> Verdict:
+    """What a ratio of latencies says of the network above the line.
+
+    Args:
+        ratio: Its latency over another's, dimensionless.
+        floor: Relative difference below which none is claimed, at least 0.
+
+    Returns:
+        A difference only where the whole interval lies beyond 1 and the ratio beyond the floor.
+
+    Example:
+        >>> verdict_on(Estimate(1.05, 1.01, 1.09), floor=0.02), verdict_on(Estimate(1.05, 0.99, 1.11), floor=0.02)
+        ('slower', 'indistinguishable')
+    """
+    if ratio.low > 1 and ratio.value > 1 + floor:
+        return "slower"
+    if ratio.high < 1 and 1 / ratio.value > 1 + floor:
+        return "faster"
+    return "indistinguishable"
 
 
 def as_sittings(latencies: Iterable[Iterable[Iterable[int]]]) -> Sittings:

@@ -4,10 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-import numpy as np
-
-from exporters.profiling.intervals import Estimate, quantile_estimate, required_samples
-from exporters.profiling.runner.units import NANOSECONDS_PER_MILLISECOND, NANOSECONDS_PER_SECOND
+from exporters.profiling.intervals import Estimate, latency_quantile
+from exporters.profiling.runner.units import NANOSECONDS_PER_SECOND
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,12 +32,12 @@ class Concurrency:
     @property
     def p50_ms(self) -> Estimate | None:
         """Median time of a request, ms; ``None`` with fewer than 6."""
-        return self._quantile(0.5)
+        return latency_quantile(self.latencies_ns, quantile=0.5)
 
     @property
     def p99_ms(self) -> Estimate | None:
         """Time that 99 % of the requests stay below, ms; ``None`` with fewer than 368."""
-        return self._quantile(0.99)
+        return latency_quantile(self.latencies_ns, quantile=0.99)
 
     def summary(self) -> dict[str, Any]:
         """Every figure by its name, without the raw latencies; values are of JSON types."""
@@ -56,8 +54,3 @@ class Concurrency:
     def from_content(cls, content: Mapping[str, Any]) -> Self:
         """Read the JSON object of one such measurement."""
         return cls(**{**content, "latencies_ns": tuple(content["latencies_ns"])})
-
-    def _quantile(self, quantile: float) -> Estimate | None:
-        if len(self.latencies_ns) < required_samples(quantile):
-            return None
-        return quantile_estimate(np.divide(self.latencies_ns, NANOSECONDS_PER_MILLISECOND), quantile=quantile)

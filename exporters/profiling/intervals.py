@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from exporters.profiling.runner.units import NANOSECONDS_PER_MILLISECOND
+
 CONFIDENCE = 0.95
 RESAMPLES = 1000
 _BATCHES = 20
@@ -106,6 +108,22 @@ def quantile_estimate(samples: ArrayLike, *, quantile: float, confidence: float 
     low = max(1, math.floor(middle - (middle - low) * stretch))
     high = min(ordered.size, math.ceil(middle + (high - middle) * stretch))
     return Estimate(value, float(ordered[low - 1]), float(ordered[high - 1]))
+
+
+def latency_quantile(latencies_ns: Sequence[int], *, quantile: float) -> Estimate | None:
+    """Quantile of latencies in ms; ``None`` with fewer runs than its interval needs.
+
+    Args:
+        latencies_ns: One per run, ns, in the order of the runs.
+        quantile: As for `quantile_estimate`.
+
+    Example:
+        >>> latency_quantile([1_000_000] * 6, quantile=0.5), latency_quantile([1_000_000] * 6, quantile=0.9)
+        (Estimate(value=1.0, low=1.0, high=1.0), None)
+    """
+    if len(latencies_ns) < required_samples(quantile):
+        return None
+    return quantile_estimate(np.divide(latencies_ns, NANOSECONDS_PER_MILLISECOND), quantile=quantile)
 
 
 def ratio_of_medians(numerator: ArrayLike, denominator: ArrayLike) -> Estimate:

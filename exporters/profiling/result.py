@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 
 from exporters.profiling.concurrency import Concurrency
-from exporters.profiling.intervals import Estimate, count_stalls, quantile_estimate, required_samples
+from exporters.profiling.intervals import Estimate, count_stalls, latency_quantile, required_samples
 from exporters.profiling.runner.cold import ColdStart
 from exporters.profiling.runner.disturbance import Disturbance
 from exporters.profiling.runner.energy import Energy
@@ -236,7 +236,4 @@ class Profile:
             raise ValueError(f"`text` must be a whole profile, got one with a damaged field: {error!r}.") from error
 
     def _quantile(self, name: str) -> Estimate | None:
-        if name in self.refusals:
-            return None
-        latencies_ms = np.divide(self.latencies_ns, NANOSECONDS_PER_MILLISECOND)
-        return quantile_estimate(latencies_ms, quantile=QUANTILES[name])
+        return latency_quantile(self.latencies_ns, quantile=QUANTILES[name])

@@ -131,13 +131,22 @@ def open_file(
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def _with_all_outputs(artifact: Artifact) -> bytes:
+def import_onnx(purpose: str) -> Any:
+    """The package that reads graphs, which running them does not need.
+
+    Raises:
+        MissingRuntimeError: If it is not installed; the message has the purpose, such as ``"trace values"``.
+    """
     try:
-        onnx: Any = importlib.import_module("onnx")
+        return importlib.import_module("onnx")
     except ImportError as error:
         raise MissingRuntimeError(
-            f"`onnx` must be installed to trace values, but {error}; run: pip install 'lightning-kd[onnx]'"
+            f"`onnx` must be installed to {purpose}, but {error}; run: pip install 'lightning-kd[onnx]'"
         ) from error
+
+
+def _with_all_outputs(artifact: Artifact) -> bytes:
+    onnx = import_onnx("trace values")
     model = onnx.load(artifact.path)
     known = {output.name for output in model.graph.output}
     names = dict.fromkeys(name for node in model.graph.node for name in node.output if name and name not in known)

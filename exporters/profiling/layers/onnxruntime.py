@@ -1,6 +1,5 @@
 """ONNX Runtime's own profiler."""
 
-import importlib
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from exporters.artifact import Artifact
-from exporters.errors import ExportError, MissingRuntimeError
+from exporters.errors import ExportError
 from exporters.profiling.layers.recording import (
     MICROSECONDS_PER_MILLISECOND,
     Recording,
@@ -18,7 +17,7 @@ from exporters.profiling.layers.recording import (
     module_in,
 )
 from exporters.profiling.layers.result import LayerTime
-from exporters.sessions.onnxruntime import OnnxRuntimeSession, open_file
+from exporters.sessions.onnxruntime import OnnxRuntimeSession, import_onnx, open_file
 
 _SUFFIX = "_kernel_time"
 _BLOCKED = "_nchwc"
@@ -83,13 +82,7 @@ def _module_lookup(artifact: Artifact) -> Callable[[str], str | None]:
     Nodes that ONNX Runtime rewrites for blocked layouts are called after the value that they compute, behind the
     convolution and what was fused into it.
     """
-    try:
-        onnx: Any = importlib.import_module("onnx")
-    except ImportError as error:
-        raise MissingRuntimeError(
-            f"`onnx` must be installed to profile layers, but {error}; run: pip install 'lightning-kd[onnx]'"
-        ) from error
-    graph = onnx.load(artifact.path, load_external_data=False).graph
+    graph = import_onnx("profile layers").load(artifact.path, load_external_data=False).graph
     makers = {value: node for node in graph.node for value in node.output}
 
     def module_of(name: str) -> str | None:

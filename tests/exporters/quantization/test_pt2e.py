@@ -51,15 +51,19 @@ def images():
     return torch.randn(20, 3, PIXELS, PIXELS, generator=torch.Generator().manual_seed(1))
 
 
+def export(model, images, path, **options):
+    return exporters.export(
+        model, images[:1], to="executorch", path=path, precision="int8", calibration=images, **options
+    )
+
+
 @pytest.fixture(scope="module")
 def quantised(images, tmp_path_factory):
     """Both networks in int8, with every recipe that suits them tried."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("pt2e")
     return {
-        name: exporters.export(
-            model, images[:1], to="executorch", path=folder / f"{name}.pte", precision="int8", calibration=images
-        )
+        name: export(model, images, folder / f"{name}.pte")
         for name, model in (("convolutions", ConvolutionNet()), ("attention", AttentionNet()))
     }
 
@@ -104,15 +108,8 @@ def test_products_of_activations_stay_in_float_and_are_named(quantised):
 
 @pytest.mark.slow
 def test_layers_to_keep_stay_in_float_with_everything_in_them(images, tmp_path):
-    artifact = exporters.export(
-        AttentionNet(),
-        images[:1],
-        to="executorch",
-        path=tmp_path / "n.pte",
-        precision="int8",
-        calibration=images,
-        quantization=QuantizationOptions(recipe="static-layers", keep_float=("block",)),
-    )
+    options = QuantizationOptions(recipe="static-layers", keep_float=("block",))
+    artifact = export(AttentionNet(), images, tmp_path / "n.pte", quantization=options)
     assert artifact.audit.operators == {"int8": 2, "float32": 3}
     assert artifact.quantization.left_in_float == ("block.qkv", "block.mix")
     assert [trial.recipe for trial in artifact.quantization.trials] == ["static-layers"]
@@ -130,15 +127,7 @@ def test_layers_to_keep_stay_in_float_with_everything_in_them(images, tmp_path):
 )
 def test_what_is_not_there_is_refused(images, tmp_path, options, message):
     with pytest.raises(InputError, match=message):
-        exporters.export(
-            AttentionNet(),
-            images[:1],
-            to="executorch",
-            path=tmp_path / "n.pte",
-            precision="int8",
-            calibration=images,
-            quantization=QuantizationOptions(**options),
-        )
+        export(AttentionNet(), images, tmp_path / "n.pte", quantization=QuantizationOptions(**options))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -200,13 +189,6 @@ class Joined(nn.Module):
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["static", "static-layers"])
 def test_tensors_of_different_ranges_can_be_joined(images, tmp_path, recipe):
-    artifact = exporters.export(
-        Joined(),
-        images[:1],
-        to="executorch",
-        path=tmp_path / "n.pte",
-        precision="int8",
-        calibration=images,
-        quantization=QuantizationOptions(recipe=recipe),
-    )
+    options = QuantizationOptions(recipe=recipe)
+    artifact = export(Joined(), images, tmp_path / "n.pte", quantization=options)
     assert artifact.audit.operators == {"int8": 3}
