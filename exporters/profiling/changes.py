@@ -5,8 +5,6 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-import numpy as np
-
 from exporters.profiling.comparison import SMALLEST_DIFFERENCE, Verdict, verdict_on
 from exporters.profiling.history import Entry
 from exporters.profiling.intervals import Estimate, ratio_of_medians
@@ -108,7 +106,7 @@ def _change(before: Entry, after: Entry) -> Change:
     return Change(
         before=before,
         after=after,
-        ratio=ratio_of_medians(np.asarray(new.latencies_ns), np.asarray(old.latencies_ns)),
+        ratio=ratio_of_medians(new.latencies_ns, old.latencies_ns, sittings=(new.sittings, old.sittings)),
         differences={name: pair for name, pair in pairs.items() if pair[0] != pair[1]},
     )
 

@@ -57,6 +57,8 @@ class JobOptions:
             one (OpenVINO, ONNX Runtime); 0 for none.
         concurrency: Numbers of requests at once of which the throughput is measured; ONNX and OpenVINO only. They
             share ``cores``.
+        sittings: Fresh processes among which warm-up and measurement are divided; from 7 on the intervals hold what
+            instances of one file differ by, too.
         settings: How to open the runtime.
         timeout_s: Longest time for the whole job, s; ``None`` for the device's own setting, or 600 s.
 
@@ -73,6 +75,7 @@ class JobOptions:
 
     cores: tuple[int, ...] | None = None
     cold_starts: int = 5
+    sittings: int = 7
     concurrency: tuple[int, ...] = ()
     settings: RuntimeSettings = field(default_factory=RuntimeSettings)
     timeout_s: float | None = None
@@ -80,6 +83,7 @@ class JobOptions:
     def __post_init__(self) -> None:
         """Check every value."""
         check_count("cold_starts", self.cold_starts, minimum=0)
+        check_count("sittings", self.sittings, minimum=1)
         for count in self.concurrency:
             check_count("concurrency", count, minimum=1)
         for core in self.cores or ():
@@ -148,6 +152,7 @@ def write_job(
         cores=job.cores,
         settings=job.settings,
         options=options,
+        sittings=job.sittings,
         cold_starts=job.cold_starts,
         concurrency=job.concurrency,
     ).write(folder)

@@ -14,6 +14,7 @@ from exporters.profiling.intervals import median_ratio
 from exporters.profiling.job import JobOptions
 from exporters.profiling.result import Profile
 from exporters.profiling.runner.cores import read_cores
+from exporters.profiling.runner.disturbance import disturbance_of
 from exporters.profiling.runner.energy import read_idle_watts
 from exporters.profiling.runner.machine import read_machine
 from exporters.profiling.runner.measure import interleave, warm_up
@@ -107,9 +108,10 @@ def profile(
         warm_up_ns=found.warm_up.latencies_ns,
         steady=found.warm_up.steady,
         latencies_ns=found.latencies_ns,
+        sittings=(len(found.latencies_ns),),
         memory=memory_between(memory_before, memory_after) if memory_before and memory_after else None,
         cores=read_cores(),
-        disturbance=found.disturbance,
+        disturbance=disturbance_of(found.processor),
         energy=found.energy,
         parts_ns=found.parts_ns,
     )

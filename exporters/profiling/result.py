@@ -25,9 +25,9 @@ QUANTILES = {"p50_ms": 0.5, "p90_ms": 0.9, "p95_ms": 0.95, "p99_ms": 0.99}
 class Profile:
     """Latency of one network on one machine, a single stream of runs, one after the other.
 
-    The raw latencies are kept and never clipped; every figure is computed from them. The intervals speak of this
-    instance, in this process, for independent runs: they are too narrow on a machine that drifts or stalls in bursts,
-    and the network loaded once more may be a few percent faster or slower.
+    The raw latencies are kept and never clipped; every figure is computed from them. Intervals of at least 7 sittings
+    (fresh processes, as devices measure) hold what loading the network anew changes; those of fewer speak of this
+    instance alone, and the network loaded once more may be a few percent faster or slower.
 
     Args:
         subject: What was measured.
@@ -37,6 +37,7 @@ class Profile:
         warm_up_ns: Latency of every later run of the warm-up, ns.
         steady: Whether the warm-up reached a steady state.
         latencies_ns: Latency of every measured run, ns.
+        sittings: How many of them, in order, are of which fresh process; one number for a measurement in this process.
         memory: Resident memory of the process; ``None`` on systems other than Linux and macOS.
         cores: Cores that the process could run on, read back.
         cold: Starts of fresh processes, without the runtime's cache and, where it has one, with it; empty for a
@@ -47,6 +48,9 @@ class Profile:
         device: Where it ran: ``"this process"``, ``"local"`` (a fresh process here) or a device's address.
         parts_ns: Parts of every measured run on other clocks, ns, by name: on a GPU ``"compute"``, between two events
             around it, and ``"enqueue"``, the time of the launching call.
+
+    Raises:
+        ValueError: If ``sittings`` do not add up to the number of runs.
     """
 
     subject: Subject
@@ -56,6 +60,7 @@ class Profile:
     warm_up_ns: tuple[int, ...]
     steady: bool
     latencies_ns: tuple[int, ...]
+    sittings: tuple[int, ...]
     memory: Memory | None
     cores: tuple[int, ...] = ()
     cold: tuple[ColdStart, ...] = ()
@@ -64,6 +69,13 @@ class Profile:
     energy: Energy | None = None
     device: str = THIS_PROCESS
     parts_ns: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check that every run is of a sitting."""
+        if sum(self.sittings) != len(self.latencies_ns):
+            raise ValueError(
+                f"`sittings` must add up to the {len(self.latencies_ns)} runs of `latencies_ns`, got {self.sittings}."
+            )
 
     @property
     def runs(self) -> int:
@@ -170,6 +182,7 @@ class Profile:
             "min_ms": self.min_ms,
             "samples_per_second": self.samples_per_second,
             "runs": self.runs,
+            "sittings": len(self.sittings),
             "stalls": self.stalls,
             "steady": self.steady,
             "complete": self.complete,
@@ -223,6 +236,7 @@ class Profile:
                 "options": ProfileOptions(**content["options"]),
                 "warm_up_ns": tuple(content["warm_up_ns"]),
                 "latencies_ns": tuple(content["latencies_ns"]),
+                "sittings": tuple(content["sittings"]),
                 "memory": memory and Memory(**memory),
                 "cores": tuple(content["cores"]),
                 "cold": tuple(ColdStart(**start) for start in content["cold"]),
@@ -236,4 +250,4 @@ class Profile:
             raise ValueError(f"`text` must be a whole profile, got one with a damaged field: {error!r}.") from error
 
     def _quantile(self, name: str) -> Estimate | None:
-        return latency_quantile(self.latencies_ns, quantile=QUANTILES[name])
+        return latency_quantile(self.latencies_ns, quantile=QUANTILES[name], sittings=self.sittings)

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from exporters.signature import TensorSpec
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

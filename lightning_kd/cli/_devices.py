@@ -13,7 +13,17 @@ from exporters.profiling.devices import DEFAULT_TIMEOUT_S, Device, open_device
 from exporters.profiling.runner.settings import Hint
 from lightning_kd.cli._parsing import positive
 
-DEVICE_OPTIONS = ("inventory", "timeout", "cores", "cold_starts", "concurrency", "hint", "streams", "spinning")
+DEVICE_OPTIONS = (
+    "inventory",
+    "timeout",
+    "cores",
+    "cold_starts",
+    "sittings",
+    "concurrency",
+    "hint",
+    "streams",
+    "spinning",
+)
 
 
 class Failure(NamedTuple):
@@ -33,14 +43,19 @@ class Failure(NamedTuple):
 def add_device_options(parser: ArgumentParser) -> None:
     """Add where to measure, and what is measured there beside latency."""
     where = "local, ssh://user@host:port, adb://serial or a name in the inventory; several are measured at once"
-    default = JobOptions().cold_starts
+    default = JobOptions()
     parser.add_argument("--device", dest="devices", metavar="DEVICE", action="append", help=where)
     parser.add_argument("--inventory", metavar="FILE", help="TOML file that names devices")
     parser.add_argument(
         "--timeout", type=float, metavar="S", help=f"longest time for one job on a device, s ({DEFAULT_TIMEOUT_S:g})"
     )
     parser.add_argument("--cores", type=int, nargs="+", metavar="N", help="cores to run on there; the last ones")
-    parser.add_argument("--cold-starts", type=int, metavar="N", help=f"fresh processes to start there ({default})")
+    parser.add_argument(
+        "--cold-starts", type=int, metavar="N", help=f"cold starts to time there ({default.cold_starts})"
+    )
+    parser.add_argument(
+        "--sittings", type=int, metavar="N", help=f"fresh processes to divide the runs among there ({default.sittings})"
+    )
     parser.add_argument(
         "--concurrency", type=positive, nargs="+", metavar="N", help="numbers of requests at once to measure there"
     )
@@ -68,6 +83,7 @@ def job_from(parser: ArgumentParser, options: Any) -> JobOptions:
         return JobOptions(
             cores=None if options.cores is None else tuple(options.cores),
             cold_starts=JobOptions().cold_starts if options.cold_starts is None else options.cold_starts,
+            sittings=JobOptions().sittings if options.sittings is None else options.sittings,
             concurrency=tuple(options.concurrency or ()),
             settings=RuntimeSettings(
                 hint=options.hint or RuntimeSettings().hint,

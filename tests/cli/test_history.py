@@ -22,7 +22,7 @@ def measured(artifacts):
 def recorded(measured, tmp_path):
     """A history in which the network became twice as slow since last week."""
     history = History(tmp_path / "latency.sqlite")
-    constant = replace(measured, latencies_ns=(1_000_000,) * 40)
+    constant = replace(measured, latencies_ns=(1_000_000,) * 40, sittings=(40,))
     history.add(constant, recorded_at=NOW - timedelta(days=8))
     history.add(replace(constant, latencies_ns=(2_000_000,) * 40), recorded_at=NOW - timedelta(hours=1))
     return history.path

@@ -44,6 +44,7 @@ def make_profile():
                 "warm_up_ns": (1,),
                 "steady": True,
                 "latencies_ns": (round(latency_ms * 1e6),) * runs,
+                "sittings": (runs,),
                 "memory": None,
                 **more,
             }

@@ -12,7 +12,7 @@ from typing import Any
 from .coordinator import CHILD_FILE, run_job
 from .failures import JobError
 from .job import RESULT_FILE, Job, write_json
-from .process import cold_start, die_with_parent, whole_measurement
+from .process import cold_start, die_with_parent, sitting
 
 FAILED = 3
 
@@ -20,8 +20,9 @@ FAILED = 3
 def main() -> int:
     """The exit status."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--role", choices=("cold", "whole"), help="what a process of the runner's own has to do")
+    parser.add_argument("--role", choices=("cold", "sitting"), help="what a process of the runner's own has to do")
     parser.add_argument("--cache", type=Path, help="folder of the runtime's cache")
+    parser.add_argument("--at-once", action="store_true", help="measure several requests at once, too")
     arguments = parser.parse_args()
     folder = Path.cwd()
     if arguments.role is None:
@@ -30,7 +31,7 @@ def main() -> int:
     if arguments.role == "cold":
         cache = arguments.cache and folder / arguments.cache
         return _answer(folder / CHILD_FILE, lambda: cold_start(folder, Job.read(folder), cache=cache))
-    return _answer(folder / CHILD_FILE, lambda: whole_measurement(folder, Job.read(folder)))
+    return _answer(folder / CHILD_FILE, lambda: sitting(folder, Job.read(folder), at_once=arguments.at_once))
 
 
 def _answer(path: Path, work: Callable[[], dict[str, Any]]) -> int:

@@ -1,8 +1,9 @@
-"""The whole job: one fresh process per cold start, and one for the measurement."""
+"""The whole job: one fresh process per cold start, and one per sitting of the measurement."""
 
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from .checking import check_files
 from .failures import JobError
 from .job import CACHE_FOLDER, Job
 from .runtimes import find_runtime
+from .sittings import join_sittings
 
 CHILD_FILE = "child.json"
 LAST_CHARACTERS = 400
@@ -41,7 +43,8 @@ def run_job(folder: Path) -> dict[str, Any]:
         if filled["cached"]:
             raise JobError("failed", "the runtime's cache must be empty at first, but it was not.")
         starts += [_child(folder, "cold", "--cache", CACHE_FOLDER) for _ in range(job.cold_starts)]
-    return {**_child(folder, "whole"), "cold": starts}
+    sittings = [_child(folder, "sitting", *(() if index else ("--at-once",))) for index in range(job.sittings)]
+    return {**join_sittings(sittings), "options": asdict(job.options), "cold": starts}
 
 
 def _child(folder: Path, role: str, *arguments: str) -> dict[str, Any]:

@@ -59,22 +59,23 @@ def read_processor_time() -> ProcessorTime | None:
     return ProcessorTime(busy=sum(counted) - idle, total=sum(counted), own=time.process_time())
 
 
-def disturbance_between(before: ProcessorTime | None, after: ProcessorTime | None) -> Disturbance | None:
-    """What others took between two readings; ``None`` where it cannot be told, also for less than half a second.
-
-    Example:
-        >>> from exporters.profiling.runner.disturbance import ProcessorTime, disturbance_between
-        >>> before = ProcessorTime(busy=10.0, total=40.0, own=1.0)
-        >>> after = ProcessorTime(busy=13.0, total=44.0, own=2.5)  # 2 s of 2 cores
-        >>> disturbance_between(before, after).share
-        0.375
-    """
+def time_between(before: ProcessorTime | None, after: ProcessorTime | None) -> ProcessorTime | None:
+    """Processor time between two readings; ``None`` if one is."""
     if before is None or after is None:
         return None
+    return ProcessorTime(*(later - earlier for earlier, later in zip(before, after, strict=True)))
+
+
+def disturbance_of(spent: ProcessorTime | None) -> Disturbance | None:
+    """What others took of the time spent; ``None`` where it cannot be told, also for less than half a second.
+
+    Example:
+        >>> from exporters.profiling.runner.disturbance import ProcessorTime, disturbance_of
+        >>> disturbance_of(ProcessorTime(busy=3.0, total=4.0, own=1.5)).share
+        0.375
+    """
     cores = os.cpu_count() or 1
-    total = after.total - before.total
-    if total < LEAST_SECONDS * cores:
+    if spent is None or spent.total < LEAST_SECONDS * cores:
         return None
-    others = max(0.0, (after.busy - before.busy) - (after.own - before.own))
-    share = min(1.0, others / total)
-    return Disturbance(share=share, busy_cores=share * cores, seconds=total / cores)
+    share = min(1.0, max(0.0, spent.busy - spent.own) / spent.total)
+    return Disturbance(share=share, busy_cores=share * cores, seconds=spent.total / cores)

@@ -32,6 +32,7 @@ class Job:
         cores: Numbers of the cores to run on; ``None`` for the last ones at hand.
         settings: How to open the runtime.
         options: How long to measure.
+        sittings: Fresh processes among which the measurement is divided.
         cold_starts: Fresh processes without, and as many with the runtime's cache.
         concurrency: Numbers of requests at once.
     """
@@ -49,6 +50,7 @@ class Job:
     cores: tuple[int, ...] | None
     settings: RuntimeSettings
     options: ProfileOptions
+    sittings: int
     cold_starts: int
     concurrency: tuple[int, ...]
 

@@ -1,4 +1,4 @@
-"""What one fresh process does: a cold start, or the whole measurement."""
+"""What one fresh process does: a cold start, or one sitting of the measurement."""
 
 import ctypes
 import os
@@ -78,18 +78,24 @@ def cold_start(folder: Path, job: Job, *, cache: Path | None) -> dict[str, Any]:
     return {**times, "cached": network.cached, "compile_ms": network.compile_ms, "page_cache": "warm"}
 
 
-def whole_measurement(folder: Path, job: Job) -> dict[str, Any]:
-    """The fields of a `Profile` but for the cold starts and the device."""
+def sitting(folder: Path, job: Job, *, at_once: bool) -> dict[str, Any]:
+    """What `join_sittings` takes: one of the measurements that a job is divided into.
+
+    Args:
+        folder: Folder of the job.
+        job: Its content.
+        at_once: Whether to measure several requests at once, too.
+    """
     machine, idle_watts, memory_before = read_machine(), read_idle_watts(), read_memory()
     started = start(folder, job, cache=None)
     network = started.network
-    found = measure_steady(stopwatch(network.run), job.options, parts=network.parts, idle_watts=idle_watts)
+    options = job.options.split(job.sittings)
+    found = measure_steady(stopwatch(network.run), options, parts=network.parts, idle_watts=idle_watts)
     memory_after = read_memory()
     memory = memory_between(memory_before, memory_after) if memory_before and memory_after else None
     return {
         "subject": {**job.subject, "properties": dict(network.properties), "load_ms": started.load_ms},
         "machine": asdict(machine),
-        "options": asdict(job.options),
         "first_ms": started.first_ms,
         "warm_up_ns": found.warm_up.latencies_ns,
         "steady": found.warm_up.steady,
@@ -97,8 +103,8 @@ def whole_measurement(folder: Path, job: Job) -> dict[str, Any]:
         "parts_ns": found.parts_ns,
         "memory": memory and asdict(memory),
         "cores": started.cores,
-        "concurrency": [requests_at_once(count, network, job) for count in job.concurrency],
-        "disturbance": found.disturbance and asdict(found.disturbance),
+        "concurrency": [requests_at_once(count, network, job) for count in job.concurrency if at_once],
+        "processor": found.processor,
         "energy": found.energy and asdict(found.energy),
     }
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from .disturbance import Disturbance, disturbance_between, read_processor_time
+from .disturbance import ProcessorTime, read_processor_time, time_between
 from .energy import Energy, energy_between, read_energy
 from .measure import TimedRun, WarmUp, measure, warm_up, with_parts
 from .options import ProfileOptions
@@ -16,14 +16,14 @@ class SteadyState(NamedTuple):
         warm_up: What happened before.
         latencies_ns: Latency of every measured run, ns.
         parts_ns: Times of their parts on other clocks, ns, by name.
-        disturbance: What other processes took meanwhile; ``None`` where that cannot be told.
+        processor: Processor time meanwhile; ``None`` where that cannot be read.
         energy: Of the processor meanwhile; ``None`` where it cannot be read.
     """
 
     warm_up: WarmUp
     latencies_ns: tuple[int, ...]
     parts_ns: Mapping[str, tuple[int, ...]]
-    disturbance: Disturbance | None
+    processor: ProcessorTime | None
     energy: Energy | None
 
 
@@ -52,6 +52,6 @@ def measure_steady(
         warm_up=warm,
         latencies_ns=latencies_ns,
         parts_ns={name: tuple(times_ns) for name, times_ns in parts_ns.items()},
-        disturbance=disturbance_between(processor, processor_after),
+        processor=time_between(processor, processor_after),
         energy=energy_between(energy, energy_after, idle_watts=idle_watts),
     )

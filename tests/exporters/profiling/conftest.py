@@ -75,6 +75,7 @@ def make_profile(subject, machine):
             warm_up_ns=(2_000_000, 1_000_000),
             steady=True,
             latencies_ns=tuple(round(latency * 1e6) for latency in latencies_ms),
+            sittings=(len(latencies_ms),),
             memory=Memory(peak_bytes=100, increase_bytes=40, increase_is="exact", source="VmHWM"),
             cores=(0, 1),
             cold=(ColdStart(import_ms=50.0, load_ms=20.0, first_ms=5.0, cached=False),),

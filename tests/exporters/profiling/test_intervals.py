@@ -106,6 +106,25 @@ def test_interval_covers_the_true_quantile_of_a_skewed_law_in_95_of_100(quantile
     assert covered / repetitions >= 0.95 - 0.028
 
 
+def test_the_interval_over_sittings_covers_what_instances_differ_by():
+    """Instances lie 2 % apart and each repeats itself within 0.1 %: seven know the middle of all, one does not."""
+    generator = np.random.default_rng(0)
+    covered = {1: 0, 7: 0}
+    for _ in range(400):
+        for count in covered:
+            levels = 1.0 + 0.02 * generator.standard_normal(count)
+            samples = np.repeat(levels, 30) + 0.001 * generator.standard_normal(30 * count)
+            found = quantile_estimate(samples, quantile=0.5, sittings=[30] * count)
+            covered[count] += found.low <= 1.0 <= found.high
+    assert covered[1] < 0.1 * 400
+    assert covered[7] >= 0.95 * 400  # 1 - 2 / 2**7 = 98.4 % for the smallest and largest of seven
+
+
+def test_five_sittings_are_too_few_for_an_interval_of_their_own():
+    samples = [level for level in (1.0, 2.0, 3.0, 4.0, 5.0) for _ in range(4)]
+    assert quantile_estimate(samples, quantile=0.5, sittings=[4] * 5) == quantile_estimate(samples, quantile=0.5)
+
+
 def test_a_quantile_is_refused_where_no_sample_bounds_it():
     with pytest.raises(ValueError, match=r"at least 368 figures for a 95 % interval of quantile 0.99, got 367"):
         quantile_estimate(np.ones(367), quantile=0.99)

@@ -31,7 +31,7 @@ LAST_CORE = max(os.sched_getaffinity(0)) if sys.platform == "linux" else None
 
 @pytest.fixture
 def no_cold_starts():
-    return JobOptions(cold_starts=0)
+    return JobOptions(cold_starts=0, sittings=1)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_a_job_is_read_as_it_was_written(packed, tmp_path):
 
 
 def test_fresh_processes_measure_an_artifact_with_cold_starts_and_requests_at_once(artifacts, quick, here):
-    job = JobOptions(cold_starts=2, concurrency=(1, 2))
+    job = JobOptions(cold_starts=2, sittings=2, concurrency=(1, 2))
     result = profile(artifacts["onnx"], threads=1, batch_size=2, options=quick, device=here(), job=job)
     assert (result.device, result.threads, result.active_precision) == ("here", 1, "fp32")
     assert result.subject.artifact_sha256 == artifacts["onnx"].sha256
@@ -81,6 +81,9 @@ def test_fresh_processes_measure_an_artifact_with_cold_starts_and_requests_at_on
     assert all(min(start.import_ms, start.load_ms, start.first_ms) > 0 for start in result.cold)
     assert [requests.requests for requests in result.concurrency] == [1, 2]
     assert all(len(requests.latencies_ns) >= quick.min_runs for requests in result.concurrency)
+    # The runs are divided between two more processes.
+    assert len(result.sittings) == 2
+    assert sum(result.sittings) == result.runs
     assert result.memory.increase_is == "exact"
     assert Profile.from_json(result.to_json()) == result
 
@@ -93,14 +96,14 @@ def test_the_process_is_pinned_to_as_many_cores_as_threads(artifacts, quick, her
 
 
 def test_openvino_says_that_it_read_its_cache_and_takes_its_settings(artifacts, quick, here):
-    job = JobOptions(cold_starts=1, settings=RuntimeSettings(hint="throughput", streams=1))
+    job = JobOptions(cold_starts=1, sittings=1, settings=RuntimeSettings(hint="throughput", streams=1))
     result = profile(artifacts["openvino"], threads=1, options=quick, device=here(), job=job)
     assert [start.cached for start in result.cold] == [False, True]
     assert (result.subject.properties["hint"], result.subject.properties["streams"]) == ("throughput", 1)
 
 
 def test_spinning_is_read_back(artifacts, quick, here):
-    job = JobOptions(cold_starts=0, settings=RuntimeSettings(spinning=True))
+    job = JobOptions(cold_starts=0, sittings=1, settings=RuntimeSettings(spinning=True))
     result = profile(artifacts["onnx"], threads=1, options=quick, device=here(), job=job)
     assert result.subject.properties["spinning"] == "1"
 
@@ -291,6 +294,7 @@ def test_arguments_that_do_not_fit_are_refused_before_anything_is_sent(
     [
         ({"cold_starts": -1}, ValueError, r"`cold_starts` must be at least 0, got -1"),
         ({"cold_starts": 2.0}, TypeError, r"`cold_starts` must be an integer, got 2.0"),
+        ({"sittings": 0}, ValueError, r"`sittings` must be at least 1, got 0"),
         ({"concurrency": (0,)}, ValueError, r"`concurrency` must be at least 1, got 0"),
         ({"cores": ()}, ValueError, r"`cores` must be None or different core numbers, at least one, got \(\)"),
         ({"cores": (1, 1)}, ValueError, r"`cores` must be None or different .* got \(1, 1\)"),
@@ -347,7 +351,7 @@ def test_a_runner_that_is_killed_takes_its_processes_along(packed, tmp_path):
     folder = tmp_path / "job"
     shutil.copytree(packed, folder)
     endless = dataclasses.asdict(ProfileOptions(min_runs=1, min_seconds=300.0, max_seconds=300.0))
-    change_job(options=endless, cold_starts=0)(folder)
+    change_job(options=endless, cold_starts=0, sittings=1)(folder)
     with subprocess.Popen([sys.executable, "-m", "runner"], cwd=folder) as runner:
         process = psutil.Process(runner.pid)
         while not (children := process.children()) or not _has_loaded("onnxruntime", children[0]):

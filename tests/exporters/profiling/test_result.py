@@ -91,7 +91,7 @@ def test_figures_are_computed_again_so_that_a_forged_summary_has_no_effect(make_
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": SCHEMA_VERSION + 1}, r"schema version 3, got 4; measure again"),
+        ({"schema_version": SCHEMA_VERSION + 1}, r"schema version 4, got 5; measure again"),
         ({"schema": "comparison"}, r"schema 'profile', got 'comparison'"),
         ({"options": {"min_runs": 0}}, r"`min_runs` must be at least 1, got 0"),
         ({"machine": {}}, r"damaged field: KeyError\('features'\)"),

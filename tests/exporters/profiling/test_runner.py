@@ -100,6 +100,7 @@ def job(**changes):
             "cores": None,
             "settings": RuntimeSettings(),
             "options": ProfileOptions(),
+            "sittings": 1,
             "cold_starts": 0,
             "concurrency": (),
         }

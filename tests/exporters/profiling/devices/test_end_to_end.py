@@ -57,8 +57,9 @@ def test_the_device_has_nothing_of_ours(python_without_ours):
 @pytest.mark.parametrize("to", ["onnx", "openvino"])
 def test_the_same_measurement_comes_from_the_device(artifacts, over_ssh, python_without_ours, to):
     there = over_ssh(python=str(python_without_ours), cores=(0,), threads=1)
-    measured = profile(artifacts[to], device=there, options=QUICK, job=JobOptions(cold_starts=1))
-    here = profile(artifacts[to], device="local", options=QUICK, threads=1, job=JobOptions(cores=(0,), cold_starts=1))
+    measured = profile(artifacts[to], device=there, options=QUICK, job=JobOptions(cold_starts=1, sittings=1))
+    job = JobOptions(cores=(0,), cold_starts=1, sittings=1)
+    here = profile(artifacts[to], device="local", options=QUICK, threads=1, job=job)
     assert (measured.device, here.device) == ("board", "local")
     assert measured.runs >= 40
     for found, expected in ((measured.subject, here.subject), (measured.machine, here.machine)):
