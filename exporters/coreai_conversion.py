@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.ao.quantization.fx._decomposed
 from torch import Tensor
+from torch._decomp import get_decompositions
 from torch.export import ExportedProgram
 
 from exporters.decompositions import COMMON_DECOMPOSITIONS, Decomposition
@@ -25,6 +26,8 @@ with errors_only("coreai_torch"):
     from coreai_torch import TorchConverter, get_decomp_table
 
 _quantized = torch.ops.quantized_decomposed
+# Normalisation by the batch's own statistics, with which NFNets standardise their weights.
+_MISSING = [torch.ops.aten._native_batch_norm_legit.no_stats]  # noqa: SLF001
 
 
 def to_core_ai(program: ExportedProgram, signature: Signature, *, debug_information: bool = False) -> AIProgram:
@@ -42,7 +45,7 @@ def to_core_ai(program: ExportedProgram, signature: Signature, *, debug_informat
         ConversionError: If coreai-torch refuses it.
     """
     mode = TorchConverter.Mode.DEBUG if debug_information else TorchConverter.Mode.RELEASE
-    table = {**get_decomp_table(), **COMMON_DECOMPOSITIONS, **_QUANTIZATION}
+    table = {**get_decomp_table(), **get_decompositions(_MISSING), **COMMON_DECOMPOSITIONS, **_QUANTIZATION}
     try:
         with no_progress_bars(), errors_only("coreai_torch"):
             converter = TorchConverter(mode=mode).add_exported_program(

@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+from timm.layers import ScaledStdConv2d
 from torch import nn
 
 import exporters
@@ -26,6 +27,13 @@ def test_images_agree_within_1e_5(name, randomise_batch_norm, tmp_path):
                 scale.data.uniform_(0.5, 1.0)
     images = torch.randn(2, 3, 64, 64)
     artifact = exporters.export(network, images, to="coreai", path=tmp_path / "n.aimodel", dynamic_batch=(1, 2))
+    assert artifact.parity.outputs[0].relative_l2 <= 1e-5
+
+
+@pytest.mark.slow
+def test_weights_that_are_standardised_in_the_graph_agree(tmp_path):
+    network = nn.Sequential(ScaledStdConv2d(3, 8, 3, padding=1), nn.SiLU(), ScaledStdConv2d(8, 4, 3))
+    artifact = exporters.export(network.eval(), torch.randn(1, 3, 16, 16), to="coreai", path=tmp_path / "n.aimodel")
     assert artifact.parity.outputs[0].relative_l2 <= 1e-5
 
 
