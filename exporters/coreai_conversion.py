@@ -7,7 +7,6 @@ from typing import Any
 import torch
 import torch.ao.quantization.fx._decomposed
 from torch import Tensor
-from torch._decomp import get_decompositions
 from torch.export import ExportedProgram
 
 from exporters.decompositions import COMMON_DECOMPOSITIONS, Decomposition
@@ -26,8 +25,6 @@ with errors_only("coreai_torch"):
     from coreai_torch import TorchConverter, get_decomp_table
 
 _quantized = torch.ops.quantized_decomposed
-# Normalisation by the batch's own statistics, with which NFNets standardise their weights.
-_MISSING = [torch.ops.aten._native_batch_norm_legit.no_stats]  # noqa: SLF001
 
 
 def to_core_ai(program: ExportedProgram, signature: Signature, *, debug_information: bool = False) -> AIProgram:
@@ -45,7 +42,7 @@ def to_core_ai(program: ExportedProgram, signature: Signature, *, debug_informat
         ConversionError: If coreai-torch refuses it.
     """
     mode = TorchConverter.Mode.DEBUG if debug_information else TorchConverter.Mode.RELEASE
-    table = {**get_decomp_table(), **get_decompositions(_MISSING), **COMMON_DECOMPOSITIONS, **_QUANTIZATION}
+    table = {**get_decomp_table(), **COMMON_DECOMPOSITIONS, **_MISSING, **_QUANTIZATION}
     try:
         with no_progress_bars(), errors_only("coreai_torch"):
             converter = TorchConverter(mode=mode).add_exported_program(
@@ -87,6 +84,24 @@ def _dequantize_per_channel(
     return torch.ops.coreai.dequantize(input, scales.to(out_dtype or torch.float32), zeros, None, axis)
 
 
+def _batch_norm_of_batch(
+    input: Tensor, weight: Tensor | None, bias: Tensor | None, _training: bool, _momentum: float, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    axes = [axis for axis in range(input.ndim) if axis != 1]
+    mean = input.mean(axes, keepdim=True)
+    centred = input - mean
+    scale = torch.rsqrt((centred * centred).mean(axes, keepdim=True) + eps)
+    shape = [1, -1, *(1 for _ in axes[1:])]
+    output = centred * scale
+    output = output if weight is None else output * weight.reshape(shape)
+    output = output if bias is None else output + bias.reshape(shape)
+    return output, mean.flatten(), scale.flatten()
+
+
+# NFNets standardise their weights with batch norm.
+_MISSING: Mapping[Any, Decomposition] = {
+    torch.ops.aten._native_batch_norm_legit.no_stats: _batch_norm_of_batch,  # noqa: SLF001
+}
 _QUANTIZATION: Mapping[Any, Decomposition] = {
     _quantized.quantize_per_tensor.default: _quantize,
     _quantized.dequantize_per_tensor.default: _dequantize,

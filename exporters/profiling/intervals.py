@@ -12,6 +12,9 @@ from exporters.profiling.runner.units import NANOSECONDS_PER_MILLISECOND
 CONFIDENCE = 0.95
 RESAMPLES = 1000
 _BATCHES = 20
+# Sittings that follow one another share what drifts. Of 40 profiles of seven sittings each, over half an hour of an
+# idle machine, the plain interval of the median of sittings held the median of all runs 28 times.
+_SHARED_DRIFT = 2.0
 _SMALLEST_BATCH = 5
 
 
@@ -76,7 +79,8 @@ def quantile_estimate(
     end beyond all samples becomes the extreme one.
 
     Sittings differ, too: instances of one network by where their memory lies. Where there are enough for it (6 at
-    95 %), the interval is widened to the order-statistic interval of the median of their quantiles.
+    95 %), the interval is widened to the order-statistic interval of the median of their quantiles, with its ends twice
+    as far from that median, because what drifts more slowly than sittings follow one another is common to them.
 
     Args:
         samples: Figures of any unit, shape ``(n,)``, finite, in the order in which they were drawn.
@@ -101,7 +105,7 @@ def quantile_estimate(
         Estimate(value=3.5, low=1.0, high=9.0)
         >>> samples = [value for sitting in (3.0, 1.0, 2.0, 2.0, 2.0, 2.0) for value in [sitting] * 9]
         >>> quantile_estimate(samples, quantile=0.5, sittings=[9] * 6)
-        Estimate(value=2.0, low=1.0, high=3.0)
+        Estimate(value=2.0, low=0.0, high=4.0)
     """
     figures = _finite_vector(samples)
     ordered = np.sort(figures)
@@ -121,7 +125,7 @@ def quantile_estimate(
         parts = np.split(figures, np.cumsum(sittings)[:-1])
         quantiles = [float(np.quantile(part, quantile)) for part in parts]
         between = quantile_estimate(quantiles, quantile=0.5, confidence=confidence)
-        ends += [between.low, between.high]
+        ends += [between.value + _SHARED_DRIFT * (end - between.value) for end in (between.low, between.high)]
     return Estimate(value, min(ends), max(ends))
 
 

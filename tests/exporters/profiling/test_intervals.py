@@ -117,7 +117,21 @@ def test_the_interval_over_sittings_covers_what_instances_differ_by():
             found = quantile_estimate(samples, quantile=0.5, sittings=[30] * count)
             covered[count] += found.low <= 1.0 <= found.high
     assert covered[1] < 0.1 * 400
-    assert covered[7] >= 0.95 * 400  # 1 - 2 / 2**7 = 98.4 % for the smallest and largest of seven
+    assert covered[7] >= 0.95 * 400  # 1 - 2 / 2**7 = 98.4 % for the smallest and largest of seven alone
+
+
+def test_the_interval_over_sittings_covers_a_drift_that_they_share():
+    """Each sitting keeps 0.9 of what the last one drifted: seven see a third of the way that an hour goes."""
+    generator = np.random.default_rng(0)
+    steps = generator.standard_normal(7 * 4000)
+    drift = 0.01 * math.sqrt(1 - 0.9**2) * scipy.signal.lfilter([1.0], [1.0, -0.9], steps)
+    levels = 1.0 + drift + 0.01 * generator.standard_normal(drift.size)
+    covered = 0
+    for start in range(0, levels.size, 70):
+        samples = np.repeat(levels[start : start + 7], 30)
+        found = quantile_estimate(samples, quantile=0.5, sittings=[30] * 7)
+        covered += found.low <= 1.0 <= found.high
+    assert covered >= 0.95 * 400
 
 
 def test_five_sittings_are_too_few_for_an_interval_of_their_own():
