@@ -8,6 +8,7 @@
 
     .venv/bin/python benchmarks/latency_interval.py                      # results/latency_interval.json
     .venv/bin/python benchmarks/latency_interval.py --quick --json       # three repetitions
+    .venv/bin/python benchmarks/latency_interval.py --profiles           # intervals anew, verdicts as they were
 """
 
 import json
@@ -16,7 +17,7 @@ import sys
 import tempfile
 import time
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -31,6 +32,7 @@ import exporters
 from exporters.profiling import JobOptions, ProfileOptions, compare, profile
 from exporters.session import Session
 
+FILE = RESULTS / "latency_interval.json"
 REPETITIONS = 40
 MODEL = "resnet18"
 PIXELS = 96
@@ -57,11 +59,12 @@ class Slower:
 
 def main() -> None:
     parser = options(__doc__)
-    parser.add_argument("--one", nargs=2, metavar=("FILE", "SEED"), help="one repetition of all, in this process")
+    parser.add_argument("--profiles", action="store_true", help="measure no verdicts, read them from the result file")
+    parser.add_argument("--one", nargs=2, metavar=("FILE", "SEED"), help="one repetition, in this process")
     arguments = parser.parse_args()
     if arguments.one:
         file, seed = Path(arguments.one[0]), int(arguments.one[1])
-        sys.stdout.write(json.dumps({what: measure(file, seed) for what, measure in WHAT.items()}) + "\n")
+        sys.stdout.write(json.dumps({what: WHAT[what](file, seed) for what in measured(arguments)}) + "\n")
         return
     repetitions = 3 if arguments.quick else REPETITIONS
     with tempfile.TemporaryDirectory() as folder:
@@ -71,13 +74,22 @@ def main() -> None:
         exporters.export(timm.create_model(MODEL).eval(), image, to="onnx", path=path)
         # One of each in turn, so that a slow hour of the machine is in all of them.
         session = exporters.load(path, threads=1)
-        found = [in_process(path, seed) | {"same_instance": one_profile(session, seed)} for seed in range(repetitions)]
+        found = [
+            in_process(path, seed, arguments) | {"same_instance": one_profile(session, seed)}
+            for seed in range(repetitions)
+        ]
     report(found, arguments)
 
 
-def in_process(file: Path, seed: int) -> dict[str, Any]:
+def measured(arguments: Namespace) -> Sequence[str]:
+    """What is measured now, by name."""
+    return ("profile",) if arguments.profiles else tuple(WHAT)
+
+
+def in_process(file: Path, seed: int, arguments: Namespace) -> dict[str, Any]:
     """One repetition in a fresh process."""
     command = [sys.executable, __file__, "--one", str(file), str(seed)]
+    command += ["--profiles"] if arguments.profiles else []
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -127,6 +139,9 @@ def coverage(profiles: list[dict[str, Any]]) -> tuple[int, float]:
 
 
 def report(found: list[dict[str, Any]], arguments: Namespace) -> None:
+    if arguments.profiles:
+        earlier = json.loads(FILE.read_text(encoding="utf-8"))["found"]
+        found = [before | now for before, now in zip(earlier, found, strict=True)]
     covered, pooled_ms = coverage([each["profile"] for each in found])
     covered_by_one, pooled_of_one_ms = coverage([each["same_instance"] for each in found])
     counts = {
@@ -146,7 +161,7 @@ def report(found: list[dict[str, Any]], arguments: Namespace) -> None:
     }
     rows = [(name.replace("_", " "), f"{count} of {len(found)}") for name, count in counts.items()]
     print_table("Intervals and verdicts", ("what", "how often"), rows)
-    deliver(content, arguments, default=None if arguments.quick else RESULTS / "latency_interval.json")
+    deliver(content, arguments, default=None if arguments.quick else FILE)
 
 
 if __name__ == "__main__":
