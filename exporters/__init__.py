@@ -32,6 +32,7 @@ from exporters.session import Session
 from exporters.signature import DimensionRange, TensorSpec
 from exporters.spec import ExportSpec
 from exporters.task import TaskReport
+from exporters.windows import SlidingWindow
 
 __all__ = [
     "Artifact",
@@ -62,6 +63,7 @@ __all__ = [
     "ProfileOptions",
     "QuantizationOptions",
     "Session",
+    "SlidingWindow",
     "TaskError",
     "TaskReport",
     "TensorSpec",

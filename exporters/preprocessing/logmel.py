@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 MelScale = Literal["htk", "slaney", "kaldi"]
 Logarithm = Literal["log", "log10", "none"]
+Padding = Literal["reflect", "zeros"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +21,8 @@ class LogMelPreprocessing:
     ``preemphasis``, weighted by a Hann window and transformed; with mel filters :math:`m_{kf}`,
 
     .. math::
-        y_{kt} = \frac{\log \max(\text{floor}, \sum_f m_{kf} |X_{ft}|^{\text{power}}) - \text{mean}}{\text{std}}.
+        y_{kt} = \frac{\log \max(\text{floor}, \text{offset} + \sum_f m_{kf} |X_{ft}|^{\text{power}}) - \text{mean}}
+            {\text{std}}.
 
     All of it goes into the graph, as one convolution and one matrix product. Resampling, and padding or cutting to
     ``samples``, are left to the caller.
@@ -37,11 +39,13 @@ class LogMelPreprocessing:
         normalized_filters: Whether a filter's area is 1 (in Hz) instead of its height.
         periodic_window: Whether the Hann window is periodic, not symmetric.
         power: 2 for energies, 1 for magnitudes.
-        center: Whether frames are centred on their time, with the waveform reflected at both ends.
+        center: Whether frames are centred on their time, with the waveform continued at both ends.
+        padding: What continues it: its reflection, as in torchaudio, or zeros, as in librosa.
         drop_last_frame: Whether the last frame is left out.
         remove_offset: Whether a frame's mean is subtracted.
         preemphasis: Share of the sample before that is subtracted from each.
         logarithm: Natural, to base 10, or none.
+        offset: Added before the logarithm, at least 0.
         floor: Smallest value before the logarithm, above 0.
         dynamic_range: Values further below the largest of the sample are raised to it, in units of the logarithm;
             ``None`` for no bound.
@@ -75,10 +79,12 @@ class LogMelPreprocessing:
     periodic_window: bool = True
     power: float = 2.0
     center: bool = True
+    padding: Padding = "reflect"
     drop_last_frame: bool = False
     remove_offset: bool = False
     preemphasis: float = 0.0
     logarithm: Logarithm = "log"
+    offset: float = 0.0
     floor: float = 1e-10
     dynamic_range: float | None = None
     mean: float = 0.0
@@ -96,16 +102,16 @@ class LogMelPreprocessing:
                 f"`minimum_hz` and `maximum_hz` must rise between 0 and half of `sample_rate`, "
                 f"got {self.minimum_hz}, {self.top_hz} and {self.sample_rate}."
             )
-        if self.mel_scale not in get_args(MelScale) or self.logarithm not in get_args(Logarithm):
-            raise ValueError(
-                f"`mel_scale` must be one of {get_args(MelScale)} and `logarithm` one of {get_args(Logarithm)}, "
-                f"got {self.mel_scale!r} and {self.logarithm!r}."
-            )
+        for name, choices in (("mel_scale", MelScale), ("logarithm", Logarithm), ("padding", Padding)):
+            if getattr(self, name) not in get_args(choices):
+                raise ValueError(f"`{name}` must be one of {get_args(choices)}, got {getattr(self, name)!r}.")
         if self.power not in (1.0, 2.0) or not 0 < self.floor < math.inf or not 0 < self.std < math.inf:
             raise ValueError(
                 f"`power` must be 1 or 2, `floor` and `std` finite and above 0, "
                 f"got {self.power}, {self.floor} and {self.std}."
             )
+        if not 0 <= self.offset < math.inf:
+            raise ValueError(f"`offset` must be a finite number of at least 0, got {self.offset!r}.")
 
     @property
     def frame_size(self) -> int:

@@ -62,12 +62,15 @@ class LogMel(nn.Module):
         options = self.options
         samples = waveform.unsqueeze(1)
         if options.center:
-            samples = F.pad(samples, (options.frame_size // 2, options.frame_size // 2), mode="reflect")
+            half, mode = options.frame_size // 2, "reflect" if options.padding == "reflect" else "constant"
+            samples = F.pad(samples, (half, half), mode=mode)
         real, imaginary = F.conv1d(samples, self.transform, stride=options.hop).chunk(2, dim=1)
         energy = real * real + imaginary * imaginary
         features = self.filters @ (energy if options.power == 2.0 else energy.sqrt())
         if options.drop_last_frame:
             features = features[..., :-1]
+        if options.offset:
+            features = features + options.offset
         features = self._logarithm(features.clamp_min(options.floor))
         if options.frames is not None:
             features = F.pad(features, (0, options.frames - features.shape[-1]))

@@ -91,17 +91,10 @@ class Align(nn.Module):
 
     def __init__(self, student: Geometry, teacher: Geometry, *, projection: Projection = "auto") -> None:
         super().__init__()
-        check_choice("projection", projection, ("auto", "always", "none"))
-        if projection == "none" and student.width != teacher.width:
-            raise ShapeError(
-                f"`projection='none'` needs equal widths, got student {student.width} and teacher {teacher.width}: "
-                "use projection='auto'."
-            )
         self.student = student.layout
         self.teacher = teacher.layout
-        wanted = projection == "always" or student.width != teacher.width
         grid_axes = min(len(student.grid), len(teacher.grid))
-        self.projection = _pointwise(student.width, teacher.width, grid_axes) if wanted else nn.Identity()
+        self.projection = projection_of(student.width, teacher.width, projection=projection, grid_axes=grid_axes)
 
     def forward(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
         """Return both features in shape ``(N, C_teacher, *grid)``.
@@ -162,7 +155,30 @@ def as_map(feature: Tensor) -> Tensor:
     return feature.reshape(*feature.shape[:2], *(1,) * (4 - feature.ndim), *feature.shape[2:])
 
 
-def _pointwise(inputs: int, outputs: int, grid_axes: int) -> nn.Module:
+def projection_of(student: int, teacher: int, *, projection: Projection, grid_axes: int = 0) -> nn.Module:
+    """The learned pointwise map from the student's width to the teacher's, or nothing, as `Align` says.
+
+    Args:
+        student: Width of the student's feature.
+        teacher: Width of the teacher's.
+        projection: ``"auto"``, ``"always"`` or ``"none"``.
+        grid_axes: Axes behind the channels, 0 to 2; with 0 the channels are on the last axis.
+
+    Returns:
+        The layer.
+
+    Raises:
+        ShapeError: If ``projection="none"`` and the widths differ.
+        ValueError: If ``projection`` is unknown.
+    """
+    check_choice("projection", projection, ("auto", "always", "none"))
+    if projection == "none" and student != teacher:
+        raise ShapeError(
+            f"`projection='none'` needs equal widths, got student {student} and teacher {teacher}: "
+            "use projection='auto'."
+        )
+    if projection != "always" and student == teacher:
+        return nn.Identity()
     if grid_axes == 0:
-        return nn.Linear(inputs, outputs)
-    return nn.Conv1d(inputs, outputs, 1) if grid_axes == 1 else nn.Conv2d(inputs, outputs, 1)
+        return nn.Linear(student, teacher)
+    return nn.Conv1d(student, teacher, 1) if grid_axes == 1 else nn.Conv2d(student, teacher, 1)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
+from lightning_kd._checks import check_fraction
 from lightning_kd.errors import ShapeError
 from lightning_kd.losses._common import Reduction, check_reduction, reduce
 from lightning_kd.losses._scores import score_operands
@@ -18,6 +19,7 @@ def hard_target_cross_entropy(
     *,
     class_weights: Tensor | None = None,
     mask: Tensor | None = None,
+    label_smoothing: float = 0.0,
     reduction: Reduction = "mean",
 ) -> Tensor:
     r"""Cross-entropy of the student with the class that the teacher finds most likely.
@@ -26,13 +28,15 @@ def hard_target_cross_entropy(
         L = \frac{\sum_n w_{y_n} \bigl(-\log p^s_{n, y_n}\bigr)}{\sum_n w_{y_n}}, \qquad
         y_n = \mathrm{argmax}_c \, z^t_{nc}, \quad p^s = \mathrm{softmax}(z_s)
 
-    The decision has no temperature and no gradient.
+    The decision has no temperature and no gradient. With label smoothing :math:`\varepsilon` the target is
+    :math:`1 - \varepsilon` of the decision and :math:`\varepsilon / C` of every class.
 
     Args:
         student_logits: Unnormalised scores :math:`z_s`, shape ``(..., C)``, floating point.
         teacher_logits: Unnormalised scores :math:`z_t`, same shape as ``student_logits``.
         class_weights: Weight :math:`w` of each class, at least 0, shape ``(C,)``; ``None`` weighs all alike.
         mask: True where a position counts, boolean of shape ``(...)``; ``None`` counts all.
+        label_smoothing: :math:`\varepsilon`, from 0 to 1, dimensionless.
         reduction: ``"mean"``, weighted by the teacher's classes, over every leading axis, ``"sum"``, or ``"none"``.
 
     Returns:
@@ -42,7 +46,7 @@ def hard_target_cross_entropy(
     Raises:
         ShapeError: If the two logits differ in shape or are empty, or ``class_weights`` or ``mask`` has another shape.
         TypeError: If the logits are not floating point or ``mask`` is not boolean.
-        ValueError: If ``reduction`` is unknown.
+        ValueError: If ``reduction`` is unknown or ``label_smoothing`` out of range.
 
     Source:
         Touvron et al., "Training data-efficient image transformers & distillation through attention",
@@ -56,9 +60,13 @@ def hard_target_cross_entropy(
         tensor(1.3863)
     """
     check_reduction(reduction)
+    check_fraction("label_smoothing", label_smoothing)
     student, teacher = score_operands(student_logits, teacher_logits, mask)
     decided = teacher.argmax(dim=-1, keepdim=True)
-    values = -F.log_softmax(student, dim=-1).gather(-1, decided).squeeze(-1)
+    surprise = -F.log_softmax(student, dim=-1)
+    values = surprise.gather(-1, decided).squeeze(-1)
+    if label_smoothing:
+        values = torch.lerp(values, surprise.mean(dim=-1), label_smoothing)
     if class_weights is None:
         return reduce(values, reduction, mask)
     if class_weights.shape != student.shape[-1:]:
@@ -120,26 +128,37 @@ class HardTargetCrossEntropy(nn.Module):
 
     Args:
         class_weights: Weight of each class, shape ``(C,)``; kept as a buffer outside of the state dict.
+        label_smoothing: Share of the target that is spread over all classes.
         reduction: ``"mean"``, ``"sum"``, or ``"none"``.
 
     Raises:
-        ValueError: If ``reduction`` is unknown.
+        ValueError: If ``reduction`` is unknown or ``label_smoothing`` out of range.
     """
 
     class_weights: Tensor | None
 
-    def __init__(self, *, class_weights: Tensor | None = None, reduction: Reduction = "mean") -> None:
+    def __init__(
+        self, *, class_weights: Tensor | None = None, label_smoothing: float = 0.0, reduction: Reduction = "mean"
+    ) -> None:
         super().__init__()
         check_reduction(reduction)
+        check_fraction("label_smoothing", label_smoothing)
         self.register_buffer("class_weights", class_weights, persistent=False)
+        self.label_smoothing = label_smoothing
         self.reduction: Reduction = reduction
 
     @override
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, mask: Tensor | None = None) -> Tensor:
         return hard_target_cross_entropy(
-            student_logits, teacher_logits, class_weights=self.class_weights, mask=mask, reduction=self.reduction
+            student_logits,
+            teacher_logits,
+            class_weights=self.class_weights,
+            mask=mask,
+            label_smoothing=self.label_smoothing,
+            reduction=self.reduction,
         )
 
     @override
     def extra_repr(self) -> str:
-        return f"weighted={self.class_weights is not None}, reduction={self.reduction!r}"
+        smoothing = f", label_smoothing={self.label_smoothing}" if self.label_smoothing else ""
+        return f"weighted={self.class_weights is not None}{smoothing}, reduction={self.reduction!r}"

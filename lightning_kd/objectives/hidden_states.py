@@ -5,8 +5,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from lightning_kd._checks import check_choice
-from lightning_kd.adapters import Geometry, Probe, Projection
-from lightning_kd.errors import ShapeError
+from lightning_kd.adapters import Geometry, Probe, Projection, projection_of
 from lightning_kd.losses import cosine_distance
 from lightning_kd.objectives.base import PairedObjective, Places
 from lightning_kd.schedules import Weight
@@ -65,17 +64,9 @@ class HiddenCosineKD(PairedObjective):
     def build(self, student: Probe, teacher: Probe) -> None:
         pairs = zip(self.student_taps, self.teacher_taps, strict=True)
         self.geometries = [(student.geometry(s), teacher.geometry(t)) for s, t in pairs]
-        self.adapters = nn.ModuleList(self._adapter(s.width, t.width) for s, t in self.geometries)
-
-    def _adapter(self, student: int, teacher: int) -> nn.Module:
-        if self.wanted == "always" or (self.wanted == "auto" and student != teacher):
-            return nn.Linear(student, teacher)
-        if student != teacher:
-            raise ShapeError(
-                f"`projection='none'` needs equal widths, got student {student} and teacher {teacher}: "
-                "use projection='auto'."
-            )
-        return nn.Identity()
+        self.adapters = nn.ModuleList(
+            projection_of(s.width, t.width, projection=self.wanted) for s, t in self.geometries
+        )
 
     @override
     def forward(self, student: Observation, teacher: Observation, step: Step) -> Tensor:

@@ -1,16 +1,22 @@
 """Students that are more than a plain network: what they need for training, and what stays at inference."""
 
+from lightning_kd.students.bcresnet import BCResNet
 from lightning_kd.students.distillation_token import with_distillation_token
 from lightning_kd.students.exits import EarlyExits, Exit, lgvit_exits
 from lightning_kd.students.inherit import inherit_weights
+from lightning_kd.students.keyword_transformer import KeywordTransformer
 from lightning_kd.students.masked import MaskedAutoencoder, Reconstruction, patchify
+from lightning_kd.students.matchbox import MatchboxNet
 from lightning_kd.students.peers import Peers
 from lightning_kd.students.simkd import ReusedClassifier, with_teacher_classifier
 
 __all__ = [
+    "BCResNet",
     "EarlyExits",
     "Exit",
+    "KeywordTransformer",
     "MaskedAutoencoder",
+    "MatchboxNet",
     "Peers",
     "Reconstruction",
     "ReusedClassifier",

@@ -109,3 +109,24 @@ def test_refuses_counts_and_beta_out_of_range():
     for beta in (1.0, -0.1, float("nan")):
         with pytest.raises(ValueError, match=rf"`beta` must be at least 0 and below 1, got {beta}"):
             class_balanced_weights([1, 2], beta=beta)
+
+
+def test_label_smoothing_equals_the_published_value():
+    # methods/speech.md, keyword spotting: a tenth of the target on all three classes.
+    loss = hard_target_cross_entropy(
+        torch.tensor([[0.0, 1.0, 1.0]], dtype=torch.float64), torch.tensor([[0.0, 3.0, 0.0]]), label_smoothing=0.1
+    )
+    assert loss.item() == pytest.approx(0.895328137, abs=1e-9)
+
+
+@given(st.floats(0, 1))
+def test_label_smoothing_is_that_of_the_cross_entropy_with_the_decided_classes(smoothing):
+    expected = F.cross_entropy(ZS, ZT.argmax(-1), label_smoothing=smoothing, reduction="none")
+    assert_close(hard_target_cross_entropy(ZS, ZT, label_smoothing=smoothing, reduction="none"), expected)
+    module = HardTargetCrossEntropy(label_smoothing=smoothing, reduction="none")
+    assert_close(module(ZS, ZT), expected)
+
+
+def test_label_smoothing_beyond_one_is_refused():
+    with pytest.raises(ValueError, match=r"`label_smoothing` must be a number from 0 to 1, got 1\.5"):
+        hard_target_cross_entropy(ZS, ZT, label_smoothing=1.5)

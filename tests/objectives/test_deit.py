@@ -61,6 +61,8 @@ def test_refuses_options_without_effect():
         DeiTKD(temperature=3.0)
     with pytest.raises(SetupError, match="`class_weights` must be left out with kind='soft'"):
         DeiTKD(kind="soft", class_weights=WEIGHTS)
+    with pytest.raises(SetupError, match=r"`label_smoothing` must be left out with kind='soft', got 0\.1"):
+        DeiTKD(kind="soft", label_smoothing=0.1)
     with pytest.raises(SetupError, match="`reweight_from` must be left out without class_weights, got 5"):
         DeiTKD(reweight_from=5)
     with pytest.raises(ValueError, match="`kind` must be one of 'hard', 'soft', got 'softly'"):

@@ -94,7 +94,9 @@ def test_mel_scales_meet_their_definitions():
     [
         ({"window_size": 500}, "`window_size` must be from 2 to `fft_size`, got 500 and 400"),
         ({"maximum_hz": 9000.0}, "must rise between 0 and half of `sample_rate`, got 0.0, 9000.0 and 16000"),
-        ({"mel_scale": "bark"}, "got 'bark' and 'log'"),
+        ({"mel_scale": "bark"}, r"`mel_scale` must be one of .*, got 'bark'"),
+        ({"padding": "ones"}, "got 'ones'"),
+        ({"offset": -1e-6}, "`offset` must be a finite number of at least 0, got -1e-06"),
         ({"power": 3.0}, "`power` must be 1 or 2"),
         ({"std": 0.0}, "got 2.0, 1e-10 and 0.0"),
     ],
