@@ -49,9 +49,13 @@ def read_fashion_mnist(*, train_images: int, test_images: int | None = None) -> 
     return Images(dataset(pixels, labels), test, source)
 
 
+def data_folder() -> Path:
+    """The project's folder of data sets: ``LIGHTNING_KD_DATA``, or where the project itself has it."""
+    return Path(os.environ.get("LIGHTNING_KD_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
 def _read() -> tuple[dict[str, np.ndarray], str]:
-    folder = Path(os.environ.get("LIGHTNING_KD_DATA", Path(__file__).parents[2] / "shared" / "data"))
-    file = folder / "fashion_mnist" / "fashion_mnist_70k.npz"
+    file = data_folder() / "fashion_mnist" / "fashion_mnist_70k.npz"
     names = ("train_x", "train_y", "test_x", "test_y")
     if file.exists():
         with np.load(file) as arrays:

@@ -183,12 +183,17 @@ METHODS = {
 }
 
 _DENSE, _MASKED = "distils segmentation", "distils masked autoencoders"
+_SPEECH = "distils frames of audio"
 ELSEWHERE = {
+    objectives.ARMHuBERTKD: _SPEECH,
     objectives.AffinityKD: "distils networks of two towers",
     objectives.BSDKD: _DENSE,
     objectives.CSFKD: _DENSE,
     objectives.CWDKD: _DENSE,
     objectives.DMAEKD: _MASKED,
+    objectives.DistilHuBERTKD: _SPEECH,
+    objectives.FitHuBERTKD: _SPEECH,
+    objectives.FrameKD: _SPEECH,
     objectives.FurtherPretrainingKD: _MASKED,
     objectives.G2SDKD: _MASKED,
     objectives.HFDKD: _DENSE,

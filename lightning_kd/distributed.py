@@ -35,6 +35,29 @@ def gather_rows(tensor: Tensor) -> Tensor:
     return gathered
 
 
+def count_over_ranks(count: Tensor) -> tuple[Tensor, int]:
+    """The sum of a count over all processes, without gradient, and their number.
+
+    A loss that every process divides by the sum, and multiplies by the number, is averaged by DDP to that of the joint
+    batch, also where processes hold different counts.
+
+    Args:
+        count: What this process counted, shape ``()``.
+
+    Returns:
+        The sum, floating point, shape ``()``, and the number of processes.
+
+    Example:
+        >>> count_over_ranks(torch.tensor(3))  # one process
+        (tensor(3.), 1)
+    """
+    total = count.detach().float()
+    if not dist.is_available() or not dist.is_initialized():
+        return total, 1
+    dist.all_reduce(total)
+    return total, dist.get_world_size()
+
+
 def joint_batch(student: Tensor, teacher: Tensor, *, gather: bool) -> tuple[Tensor, Tensor]:
     """Both features of the joint batch of all processes if ``gather``, else as they are.
 

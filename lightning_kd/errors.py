@@ -6,6 +6,7 @@ KDError
 ├── TapError           a tap that names no module, did not fire, or was overwritten (also a ValueError)
 ├── SetupError         a Trainer, strategy, module or argument that distillation cannot work with (also a ValueError)
 ├── TermError          a loss term that is zero, not finite or without gradient on the first step (also a ValueError)
+├── AudioError         audio that is too short, not finite, or of another sample rate (also a ValueError)
 └── MissingExtraError  an optional dependency that is not installed (also an ImportError)
 """
 
@@ -32,6 +33,10 @@ class SetupError(KDError, ValueError):
 
 class TermError(KDError, ValueError):
     """A loss term that is zero, not finite or without gradient where it must not be."""
+
+
+class AudioError(KDError, ValueError):
+    """Audio that is too short, not finite, or of another sample rate than the model's."""
 
 
 class MissingExtraError(KDError, ImportError):

@@ -110,7 +110,7 @@ class TapRecorder:
 
     def _observation(self, call: "_Call", *, check: bool) -> Observation:
         features = {tap: self._feature(call, tap, check=check) for tap in self.taps if tap in self._wanted}
-        return Observation(call.inputs, call.output, features)
+        return Observation(call.inputs, call.output, features, self.model)
 
     def _feature(self, call: "_Call", tap: Tap, *, check: bool) -> Tensor:
         captured = call.captured.get(tap, [])

@@ -1,6 +1,7 @@
 """Where a tensor is read in a model, and what one forward call of the model showed."""
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
@@ -9,7 +10,63 @@ from torch import Tensor, nn
 
 from lightning_kd._checks import check_choice, nearest
 from lightning_kd.errors import TapError
+from lightning_kd.frames import mask_at_rate
 from lightning_kd.layout import AXES, Axes, Layout, LayoutHints, detect_layout
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Arguments of one forward call.
+
+    Attributes:
+        args: Positional arguments.
+        kwargs: Keyword arguments.
+    """
+
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, value: Any) -> Self:
+        """Read ``value`` as arguments: a tuple positionally, a mapping by keyword, anything else as the only one."""
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, tuple):
+            return cls(value)
+        return cls(kwargs=dict(value)) if isinstance(value, Mapping) else cls((value,))
+
+    def tensors(self) -> list[Tensor]:
+        """Every tensor among the arguments, in order."""
+        return [value for value in (*self.args, *self.kwargs.values()) if isinstance(value, Tensor)]
+
+    def argument(self, place: int | str, model: nn.Module | None = None) -> Any:
+        """One argument, or ``None`` if it was not given.
+
+        Args:
+            place: Its position or its name.
+            model: What was called; it knows the names of positional arguments.
+        """
+        if isinstance(place, str):
+            if place in self.kwargs or model is None:
+                return self.kwargs.get(place)
+            names = list(inspect.signature(model.forward).parameters)
+            place = names.index(place) if place in names else len(self.args)
+        return self.args[place] if -len(self.args) <= place < len(self.args) else None
+
+    def steps(self) -> int | None:
+        """Time steps of the padded input: of the first tensor ``(N, steps)`` or ``(N, steps, D)``; ``None`` without."""
+        sequences = [tensor for tensor in self.tensors() if tensor.ndim in (2, 3) and tensor.is_floating_point()]
+        return sequences[0].shape[1] if sequences else None
+
+    def to(self, device: torch.device, dtype: torch.dtype | None = None) -> "Inputs":
+        """The same arguments on ``device``, floating-point tensors among them in ``dtype`` if one is given."""
+
+        def move(value: Any) -> Any:
+            if not isinstance(value, Tensor):
+                return value
+            return value.to(device, dtype if value.is_floating_point() else None)
+
+        return Inputs(tuple(move(v) for v in self.args), {key: move(v) for key, v in self.kwargs.items()})
 
 
 # Not slotted: jsonargparse reads a default that is a dataclass by vars().
@@ -26,13 +83,15 @@ class Tap:
         grid: Height and width of the patch grid of a non-square image; ``None`` works it out.
         select: Which tensor of a tuple (index) or mapping (key); ``None`` takes the only or first one.
         call: Which of several calls when the module runs more than once in a forward pass.
+        lengths: Where the call says how long its samples are, see `Observation.frame_mask`: position or name of an
+            argument, or a function of the arguments; ``None`` takes the argument ``attention_mask`` if there is one.
 
     Raises:
         ValueError: If ``at`` or ``axes`` is unknown, or ``prefix_tokens`` is negative.
 
     Example:
         >>> Tap("blocks.11", prefix_tokens=1)
-        Tap(path='blocks.11', at='output', axes=None, prefix_tokens=1, grid=None, select=None, call=None)
+        Tap(path='blocks.11', at='output', axes=None, prefix_tokens=1, grid=None, select=None, call=None, lengths=None)
     """
 
     path: str
@@ -42,6 +101,7 @@ class Tap:
     grid: tuple[int, int] | None = None
     select: int | str | None = None
     call: int | None = None
+    lengths: int | str | Callable[[Inputs], Tensor] | None = None
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -50,6 +110,10 @@ class Tap:
         check_choice("at", self.at, ("output", "input"))
         if self.axes is not None:
             check_choice("axes", self.axes, AXES)
+        if self.lengths is not None and not (isinstance(self.lengths, int | str) or callable(self.lengths)):
+            raise TypeError(
+                f"`lengths` must be the position or name of an argument or a function, got {self.lengths!r}."
+            )
         if self.prefix_tokens is not None and self.prefix_tokens < 0:
             raise ValueError(f"`prefix_tokens` must not be negative, got {self.prefix_tokens}.")
 
@@ -83,42 +147,6 @@ class Tap:
         return Layout("NLD", prefix_tokens=prefix, grid=grid)
 
 
-@dataclass(frozen=True, slots=True)
-class Inputs:
-    """Arguments of one forward call.
-
-    Attributes:
-        args: Positional arguments.
-        kwargs: Keyword arguments.
-    """
-
-    args: tuple[Any, ...] = ()
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, value: Any) -> Self:
-        """Read ``value`` as arguments: a tuple positionally, a mapping by keyword, anything else as the only one."""
-        if isinstance(value, cls):
-            return value
-        if isinstance(value, tuple):
-            return cls(value)
-        return cls(kwargs=dict(value)) if isinstance(value, Mapping) else cls((value,))
-
-    def tensors(self) -> list[Tensor]:
-        """Every tensor among the arguments, in order."""
-        return [value for value in (*self.args, *self.kwargs.values()) if isinstance(value, Tensor)]
-
-    def to(self, device: torch.device, dtype: torch.dtype | None = None) -> "Inputs":
-        """The same arguments on ``device``, floating-point tensors among them in ``dtype`` if one is given."""
-
-        def move(value: Any) -> Any:
-            if not isinstance(value, Tensor):
-                return value
-            return value.to(device, dtype if value.is_floating_point() else None)
-
-        return Inputs(tuple(move(v) for v in self.args), {key: move(v) for key, v in self.kwargs.items()})
-
-
 @dataclass(slots=True)
 class Observation:
     """What one forward call of a model showed.
@@ -127,11 +155,49 @@ class Observation:
         inputs: Its arguments.
         output: What it returned.
         features: Tensor read at each tap.
+        model: What was called; ``None`` if that is not known.
     """
 
     inputs: Inputs
     output: Any = None
     features: dict[Tap, Tensor] = field(default_factory=dict)
+    model: nn.Module | None = None
+
+    def frame_mask(self, frames: int, tap: Tap | None = None) -> Tensor | None:
+        """Which frames of a feature, or of the output, are valid and not padding.
+
+        It follows from the call's ``attention_mask``, through the model's own count of frames, see `mask_at_rate`; or
+        from what ``tap.lengths`` names: lengths along the second axis of the input, shape ``(N,)``, or a mask of them
+        or of the frames.
+
+        Args:
+            frames: Frames of the feature.
+            tap: Where it was read; ``None`` for the output.
+
+        Returns:
+            Shape ``(N, frames)``, boolean; ``None`` if the call says nothing of lengths, and all frames count.
+
+        Raises:
+            TapError: If ``tap.lengths`` names no tensor of the call, or the rates do not fit together.
+            ShapeError: If the lengths are of another shape.
+
+        Example:
+            >>> mask = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0]])
+            >>> call = Observation(Inputs((torch.zeros(2, 6),), {"attention_mask": mask}))
+            >>> call.frame_mask(3)
+            tensor([[ True,  True,  True],
+                    [ True,  True, False]])
+        """
+        declared = None if tap is None else tap.lengths
+        if callable(declared):
+            given = declared(self.inputs)
+        else:
+            given = self.inputs.argument("attention_mask" if declared is None else declared, self.model)
+        if given is None and declared is None:
+            return None
+        if not isinstance(given, Tensor):
+            raise TapError(f"`lengths={declared!r}` must name lengths or a mask in the call, got {given!r}.")
+        return mask_at_rate(given, frames, steps=self.inputs.steps(), model=self.model)
 
 
 def pick_tensor(value: Any, select: int | str | None, where: str) -> Tensor:

@@ -66,6 +66,51 @@ def net():
     return make
 
 
+SPEECH = {
+    "hidden_size": 16,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "num_hidden_layers": 3,
+    "conv_dim": (8,) * 7,
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+    "hidden_dropout": 0.0,
+    "activation_dropout": 0.0,
+    "attention_dropout": 0.0,
+    "layerdrop": 0.0,
+    "feat_extract_norm": "layer",
+    "apply_spec_augment": False,
+}
+
+
+@pytest.fixture(scope="session")
+def speech_net():
+    """Small speech encoders of transformers by name, of real frame rate, with random weights; dropout is off."""
+    import transformers
+
+    def make(name="Hubert", *, kind="Model", **settings):
+        config = getattr(transformers, f"{name}Config")(**{**SPEECH, **settings})
+        return getattr(transformers, f"{name}{kind}")(config)
+
+    return make
+
+
+@pytest.fixture
+def audio():
+    """Noise of so many samples each, padded with zeros, and its mask."""
+
+    def make(*lengths, dtype=torch.float32):
+        padded = torch.zeros(len(lengths), max(lengths), dtype=dtype)
+        mask = torch.zeros(len(lengths), max(lengths), dtype=torch.long)
+        for row, length in enumerate(lengths):
+            generator = torch.Generator().manual_seed(length)
+            padded[row, :length] = torch.randn(length, generator=generator, dtype=dtype)
+            mask[row, :length] = 1
+        return padded, mask
+
+    return make
+
+
 @pytest.fixture
 def fit_three_steps(tmp_path):
     """Fit a network under these callbacks; return the module and what was logged."""

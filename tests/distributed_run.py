@@ -10,7 +10,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lightning_kd.adapters import Probe
 from lightning_kd.distributed import gather_rows
+from lightning_kd.losses import frame_l1
 from lightning_kd.objectives import CCKD, CKAKD, CRDKD, DISTKD, MIKD, PKTKD, RKD, SPKD
+from lightning_kd.speech import LengthBucketSampler
 from lightning_kd.step import Step
 from lightning_kd.taps import Inputs, Observation, Tap
 
@@ -72,6 +74,22 @@ def gather(share):
     return {"rows": everyone.detach(), "gradient": rows.grad, "indices": gather_rows(torch.arange(8)[share])}
 
 
+def frames(share):
+    """A loss over the valid frames of all, and the gradient that DDP makes of it, in both reductions."""
+    student, teacher = torch.randn(2, 8, 5, 3, generator=torch.Generator().manual_seed(1))
+    mask = torch.arange(5) < torch.tensor([5, 1, 2, 5, 3, 0, 1, 4])[:, None]
+    results = {}
+    for reduction in ("frame", "utterance"):
+        scale = torch.ones((), requires_grad=True)
+        batch = (scale * student[share], teacher[share], mask[share])
+        frame_l1(*batch, reduction=reduction, all_reduce=True).backward()
+        if dist.is_initialized():
+            dist.all_reduce(scale.grad)
+            scale.grad /= dist.get_world_size()
+        results[reduction] = scale.grad
+    return results
+
+
 def main(folder, rank, processes):
     """Write what this process computes."""
     torch.set_default_dtype(torch.float64)
@@ -80,7 +98,9 @@ def main(folder, rank, processes):
         dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=processes)
         share = SHARES[rank]
     result = {name: distil(make(), share) for name, make in OBJECTIVES.items()}
-    torch.save({"gather": gather(share), **result}, Path(folder) / f"{rank}-of-{processes}.pt")
+    result |= {"gather": gather(share), "frames": frames(share)}
+    result["buckets"] = list(LengthBucketSampler(range(400, 505), batch_size=8))
+    torch.save(result, Path(folder) / f"{rank}-of-{processes}.pt")
     if processes > 1:
         dist.destroy_process_group()
 

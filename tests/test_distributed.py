@@ -72,3 +72,21 @@ def test_one_process_keeps_its_rows():
     assert gather_rows(student) is student
     assert joint_batch(student, teacher, gather=True) == (student, teacher)
     assert joint_batch(student, teacher, gather=False) == (student, teacher)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reduction", ["frame", "utterance"])
+def test_two_processes_weigh_the_frames_of_both(reduction, results):
+    joint, *shares = (result["frames"][reduction] for result in results)
+    assert joint != 0
+    for share in shares:
+        assert_close(share, joint, **JOINT)
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_batches_of_similar_length(results):
+    whole, *shares = ([tuple(batch) for batch in result["buckets"]] for result in results)
+    assert len(whole) == 14
+    assert [len(share) for share in shares] == [7, 7]
+    assert set(shares[0]) | set(shares[1]) == set(whole)
+    assert not set(shares[0]) & set(shares[1])

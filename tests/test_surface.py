@@ -8,10 +8,10 @@ import pytest
 
 import exporters
 import lightning_kd
-from lightning_kd import callbacks, objectives, recipes, students, teachers
+from lightning_kd import callbacks, objectives, recipes, speech, students, teachers
 
 
-@pytest.mark.parametrize("module", [callbacks, objectives, recipes, students, teachers, exporters])
+@pytest.mark.parametrize("module", [callbacks, objectives, recipes, speech, students, teachers, exporters])
 def test_all_is_the_public_surface(module):
     visible = {
         name

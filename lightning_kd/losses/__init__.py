@@ -24,6 +24,8 @@ from lightning_kd.losses.exits import (
     exit_cross_entropy,
 )
 from lightning_kd.losses.feature import CosineDistance, FeatureMSE, cosine_distance, feature_mse
+from lightning_kd.losses.frame_regression import FrameRegression, MaskedSpanMSE, frame_regression, masked_span_mse
+from lightning_kd.losses.frames import FrameCosine, FrameL1, FrameMSE, frame_cosine, frame_l1, frame_mse, reduce_frames
 from lightning_kd.losses.generation import GenerationError, generation_error
 from lightning_kd.losses.hard import HardTargetCrossEntropy, class_balanced_weights, hard_target_cross_entropy
 from lightning_kd.losses.inner_relations import (
@@ -92,6 +94,10 @@ __all__ = [
     "DirectionL1",
     "ExitCrossEntropy",
     "FeatureMSE",
+    "FrameCosine",
+    "FrameL1",
+    "FrameMSE",
+    "FrameRegression",
     "GenerationError",
     "HardTargetCrossEntropy",
     "HierarchicalContext",
@@ -101,6 +107,7 @@ __all__ = [
     "Interpolation",
     "JensenShannon",
     "MaskedReconstruction",
+    "MaskedSpanMSE",
     "MinibatchCKA",
     "MutualInformationLoss",
     "NoiseContrastive",
@@ -141,6 +148,10 @@ __all__ = [
     "direction_l1",
     "exit_cross_entropy",
     "feature_mse",
+    "frame_cosine",
+    "frame_l1",
+    "frame_mse",
+    "frame_regression",
     "generation_error",
     "hard_target_cross_entropy",
     "hierarchical_context",
@@ -149,6 +160,7 @@ __all__ = [
     "interpolated_cross_entropy",
     "jensen_shannon",
     "masked_reconstruction",
+    "masked_span_mse",
     "mutual_information_loss",
     "next_interpolation",
     "noise_contrastive",
@@ -157,6 +169,7 @@ __all__ = [
     "patch_embedding_alignment",
     "patch_similarity",
     "probabilistic_transfer",
+    "reduce_frames",
     "relational_angle",
     "relational_distance",
     "selective_pixel_kl",

@@ -13,11 +13,14 @@ from lightning_kd.objectives.correlation import DISTKD
 from lightning_kd.objectives.curriculum import CTKD, TAIDKD
 from lightning_kd.objectives.decoupled import DKD, NKD
 from lightning_kd.objectives.deit import DeiTKD
+from lightning_kd.objectives.distilhubert import DistilHuBERTKD
 from lightning_kd.objectives.divergences import JSKD, SkewKLKD, SymmetricKLKD
 from lightning_kd.objectives.feature import FeatureKD
+from lightning_kd.objectives.frames import FrameKD
 from lightning_kd.objectives.generation import MGDKD
 from lightning_kd.objectives.hidden_states import HiddenCosineKD
 from lightning_kd.objectives.hints import FitNetKD
+from lightning_kd.objectives.hubert_hints import ARMHuBERTKD, FitHuBERTKD
 from lightning_kd.objectives.hybrid import HybridKD
 from lightning_kd.objectives.inner_relations import ICKD, PatchSimilarityKD
 from lightning_kd.objectives.logit import LogitKD
@@ -66,10 +69,14 @@ __all__ = [
     "SPKD",
     "TAIDKD",
     "VIDKD",
+    "ARMHuBERTKD",
     "AffinityKD",
     "DeiTKD",
+    "DistilHuBERTKD",
     "FeatureKD",
+    "FitHuBERTKD",
     "FitNetKD",
+    "FrameKD",
     "FurtherPretrainingKD",
     "HiddenCosineKD",
     "HybridKD",

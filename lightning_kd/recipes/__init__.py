@@ -20,6 +20,7 @@ from lightning_kd.recipes.generations import LogitEnsemble, born_again
 from lightning_kd.recipes.logits import ctkd, dist, dkd, kd, lskd, nkd, skew_kl, ssld, taid
 from lightning_kd.recipes.masked import dmae, further_pretraining, g2sd
 from lightning_kd.recipes.relations import cc, crd, ickd, patch_similarity, pkt, rkd, sp
+from lightning_kd.recipes.speech import armhubert, distilhubert, fithubert
 from lightning_kd.recipes.stages import Stage, in_stages
 from lightning_kd.recipes.tokens import deit, deit_lt
 from lightning_kd.recipes.towers import tinyclip
@@ -28,6 +29,7 @@ from lightning_kd.recipes.transformers import hybrid, lgvit, minilm, multi_exit,
 __all__ = [
     "LogitEnsemble",
     "Stage",
+    "armhubert",
     "attention_transfer",
     "born_again",
     "cc",
@@ -39,9 +41,11 @@ __all__ = [
     "deit",
     "deit_lt",
     "dist",
+    "distilhubert",
     "dkd",
     "dmae",
     "feature_recalibration",
+    "fithubert",
     "fitnet",
     "further_pretraining",
     "g2sd",

@@ -1,14 +1,21 @@
 """Students that are more than a plain network: what they need for training, and what stays at inference."""
 
+from typing import TYPE_CHECKING
+
+from lightning_kd._lazy import lazy_names
 from lightning_kd.students.bcresnet import BCResNet
 from lightning_kd.students.distillation_token import with_distillation_token
 from lightning_kd.students.exits import EarlyExits, Exit, lgvit_exits
+from lightning_kd.students.hubert import distilhubert_student
 from lightning_kd.students.inherit import inherit_weights
 from lightning_kd.students.keyword_transformer import KeywordTransformer
 from lightning_kd.students.masked import MaskedAutoencoder, Reconstruction, patchify
 from lightning_kd.students.matchbox import MatchboxNet
 from lightning_kd.students.peers import Peers
 from lightning_kd.students.simkd import ReusedClassifier, with_teacher_classifier
+
+if TYPE_CHECKING:
+    from lightning_kd.students.thin_hubert import ThinHubert, armhubert_config, fithubert_config
 
 __all__ = [
     "BCResNet",
@@ -20,9 +27,17 @@ __all__ = [
     "Peers",
     "Reconstruction",
     "ReusedClassifier",
+    "ThinHubert",
+    "armhubert_config",
+    "distilhubert_student",
+    "fithubert_config",
     "inherit_weights",
     "lgvit_exits",
     "patchify",
     "with_distillation_token",
     "with_teacher_classifier",
 ]
+
+# These are built on transformers, an extra.
+_HOMES = {"thin_hubert": ("ThinHubert", "armhubert_config", "fithubert_config")}
+__getattr__ = lazy_names(__name__, _HOMES)

@@ -118,7 +118,7 @@ class FrozenTeacher(nn.Module):
             inputs = Inputs.of(self.input_transform(*inputs.args, **inputs.kwargs))
         inputs = self._meet(inputs)
         if self._recorder is None:
-            return Observation(inputs, self(*inputs.args, **inputs.kwargs))
+            return Observation(inputs, self(*inputs.args, **inputs.kwargs), model=self.module)
         recording = self._recorder.recording(taps=taps, stop=stop, copy_overwritten=copy_overwritten)
         with torch.no_grad(), recording as calls:
             self(*inputs.args, **inputs.kwargs)

@@ -133,3 +133,24 @@ def test_latency_page_measures_every_runtime_and_keeps_no_file():
     assert measured["latency"]["device"] == "local"
     assert {start["cached"] for start in measured["latency"]["cold"]} == {False, True}
     assert 0 <= measured["accuracy"] <= 1
+
+
+def test_spoken_digits_prints_a_row_per_student_with_what_it_knows_before_it_sees_labels(tmp_path):
+    generator, clips = np.random.default_rng(0), 24
+    lengths = generator.integers(1500, 2500, size=clips)
+    (tmp_path / "fsdd").mkdir()
+    np.savez(
+        tmp_path / "fsdd" / "fsdd.npz",
+        samples=generator.integers(-3000, 3000, size=lengths.sum(), dtype=np.int16),
+        offsets=np.concatenate([[0], lengths.cumsum()]),
+        label=np.arange(clips) % 10,
+        speaker=np.array(["theo", "nicolas", "jackson"])[np.arange(clips) % 3],
+    )
+
+    result = run("spoken_digits.py", LIGHTNING_KD_DATA=str(tmp_path))
+
+    assert [row["method"] for row in result["rows"]] == ["alone", "inherited", "distilled"]
+    assert result["clips"] == {"train": 16, "test": 8}
+    for row in result["rows"]:
+        assert all(0 <= accuracy <= 100 for accuracy in row["accuracy_last"] + row["frozen"])
+    assert result["parameters"]["student"] < result["parameters"]["teacher"]

@@ -58,6 +58,14 @@ def names_that_the_documents_use():
     }
 
 
+@pytest.fixture
+def checkpoint(speech_net, tmp_path_factory):
+    """Folder with a small speech encoder."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    speech_net(layerdrop=0.1, apply_spec_augment=True).save_pretrained(folder)
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "document",
@@ -68,14 +76,16 @@ def names_that_the_documents_use():
         "docs/export.md",
         "docs/guide.md",
         "docs/qat.md",
+        "docs/speech.md",
     ],
 )
-def test_every_block_runs_after_those_before_it(document, tmp_path, monkeypatch):
+def test_every_block_runs_after_those_before_it(document, checkpoint, audio, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = (ROOT / document).read_text(encoding="utf-8")
     blocks = list(BLOCK.finditer(text))
     assert len(blocks) >= 4
-    namespace = names_that_the_documents_use()
+    padded, mask = audio(16000, 12000)
+    namespace = names_that_the_documents_use() | {"audio": padded, "mask": mask, "checkpoint": checkpoint}
     for block in blocks:
         line = text[: block.start(1)].count("\n")
         # Blank lines in front, so that an error names the line of the document.

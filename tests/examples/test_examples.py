@@ -16,6 +16,7 @@ RUNS = [
     ("bare_loop.py", ("--fabric",), "accuracy:"),
     ("cross_architecture.py", (), "feature:"),
     ("distil_classifier.py", (), "student distilled:"),
+    ("distil_hubert.py", (), "parameters teach"),
     ("export_and_profile.py", (), "noise"),
     ("manual_optimization.py", (), "kd/total"),
     ("sparse_distillation.py", (), "multiply-accumulates:"),
