@@ -199,7 +199,11 @@ ELSEWHERE = {
     objectives.HFDKD: _DENSE,
     objectives.HiddenCosineKD: "distils language models of one width",
     objectives.HybridKD: "needs a second, masked teacher",
+    objectives.InstanceAlignmentKD: "needs perturbed images",
+    objectives.KD3KD: "distils images without labels",
     objectives.LGViTKD: "distils a network with early exits into itself",
     objectives.MultiExitKD: "distils a network with early exits into itself",
+    objectives.OldClassesKD: "needs a teacher of fewer classes",
     objectives.SelectiveKD: _DENSE,
+    objectives.WeightAwareKD: "needs features of labelled samples",
 }

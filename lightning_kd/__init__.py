@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         QuantizationAwareTraining,
         TeacherIntervention,
         TwoFourSparsity,
+        WeightAligning,
     )
     from lightning_kd.distiller import Distiller, Losses
     from lightning_kd.indexed import IndexedDataset
@@ -53,6 +54,7 @@ __all__ = [
     "Tap",
     "TeacherIntervention",
     "TwoFourSparsity",
+    "WeightAligning",
     "Window",
     "match_layers",
     "similarity_map",
@@ -69,6 +71,7 @@ _HOMES = {
         "QuantizationAwareTraining",
         "TeacherIntervention",
         "TwoFourSparsity",
+        "WeightAligning",
     ),
     "distiller": ("Distiller", "Losses"),
     "indexed": ("IndexedDataset",),

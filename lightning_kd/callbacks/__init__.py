@@ -9,6 +9,7 @@ from lightning_kd.callbacks.low_bit import LowBitTraining
 from lightning_kd.callbacks.quantization import QuantizationAwareTraining
 from lightning_kd.callbacks.sparsity import TwoFourSparsity
 from lightning_kd.callbacks.teacher_intervention import TeacherIntervention
+from lightning_kd.callbacks.weight_aligning import WeightAligning
 
 __all__ = [
     "ExportStudent",
@@ -20,4 +21,5 @@ __all__ = [
     "QuantizationAwareTraining",
     "TeacherIntervention",
     "TwoFourSparsity",
+    "WeightAligning",
 ]

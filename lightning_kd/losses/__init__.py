@@ -75,6 +75,15 @@ from lightning_kd.losses.stages import (
     patch_embedding_alignment,
 )
 from lightning_kd.losses.token_relations import TokenRelationKL, token_relation_kl
+from lightning_kd.losses.unlabelled import (
+    WeightAwareCrossEntropy,
+    WeightedFeatureMSE,
+    class_similarities,
+    combined_confidence,
+    most_confident,
+    weight_aware_cross_entropy,
+    weighted_feature_mse,
+)
 from lightning_kd.losses.variational import VariationalInformation, variational_information
 
 __all__ = [
@@ -130,6 +139,8 @@ __all__ = [
     "TokenRelationKL",
     "VariationalInformation",
     "ViewDistance",
+    "WeightAwareCrossEntropy",
+    "WeightedFeatureMSE",
     "affinity_mimicking",
     "attention_kl",
     "attention_score_mse",
@@ -142,6 +153,8 @@ __all__ = [
     "class_balanced_weights",
     "class_correlation",
     "class_mean_kl",
+    "class_similarities",
+    "combined_confidence",
     "correlation_congruence",
     "cosine_distance",
     "decoupled_kl",
@@ -161,6 +174,7 @@ __all__ = [
     "jensen_shannon",
     "masked_reconstruction",
     "masked_span_mse",
+    "most_confident",
     "mutual_information_loss",
     "next_interpolation",
     "noise_contrastive",
@@ -185,4 +199,6 @@ __all__ = [
     "token_relation_kl",
     "variational_information",
     "view_distance",
+    "weight_aware_cross_entropy",
+    "weighted_feature_mse",
 ]

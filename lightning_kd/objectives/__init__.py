@@ -22,6 +22,7 @@ from lightning_kd.objectives.hidden_states import HiddenCosineKD
 from lightning_kd.objectives.hints import FitNetKD
 from lightning_kd.objectives.hubert_hints import ARMHuBERTKD, FitHuBERTKD
 from lightning_kd.objectives.hybrid import HybridKD
+from lightning_kd.objectives.incremental import OldClassesKD
 from lightning_kd.objectives.inner_relations import ICKD, PatchSimilarityKD
 from lightning_kd.objectives.logit import LogitKD
 from lightning_kd.objectives.minilm import MiniLMKD
@@ -35,6 +36,7 @@ from lightning_kd.objectives.scale import ScaleKD
 from lightning_kd.objectives.selective import BSDKD, HFDKD, SelectiveKD
 from lightning_kd.objectives.tinybert import TinyBERTKD, TinyBERTLogitKD
 from lightning_kd.objectives.transkd import CSFKD
+from lightning_kd.objectives.unlabelled import KD3KD, InstanceAlignmentKD, WeightAwareKD
 from lightning_kd.objectives.variational import VIDKD
 from lightning_kd.objectives.vitkd import ViTKD
 
@@ -60,6 +62,7 @@ __all__ = [
     "HFDKD",
     "ICKD",
     "JSKD",
+    "KD3KD",
     "MGDKD",
     "MIKD",
     "NKD",
@@ -80,12 +83,14 @@ __all__ = [
     "FurtherPretrainingKD",
     "HiddenCosineKD",
     "HybridKD",
+    "InstanceAlignmentKD",
     "LGViTKD",
     "LogitKD",
     "Matching",
     "MiniLMKD",
     "MultiExitKD",
     "Objective",
+    "OldClassesKD",
     "PairedObjective",
     "PatchEmbeddingKD",
     "PatchSimilarityKD",
@@ -98,6 +103,7 @@ __all__ = [
     "TinyBERTKD",
     "TinyBERTLogitKD",
     "ViTKD",
+    "WeightAwareKD",
 ]
 
 # These are built on timm's layers, which take seconds to import.

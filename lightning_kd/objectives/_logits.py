@@ -58,14 +58,19 @@ class LogitObjective(Objective):
         """Read both logits, and which positions count."""
         student_logits = _classes_last(pick_tensor(student.output, self.student_output, "the student's output"))
         teacher_logits = _classes_last(pick_tensor(teacher.output, self.teacher_output, "the teacher's output"))
+        student_logits, teacher_logits = self.on_one_label_set(student_logits, teacher_logits)
+        mask = None if self.ignore_index is None else class_indices(step, student_logits) != self.ignore_index
+        return Scores(student_logits, teacher_logits, mask)
+
+    def on_one_label_set(self, student_logits: Tensor, teacher_logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Both logits over the classes that are compared: as they are, if the networks tell the same ones apart."""
         if student_logits.shape[-1] != teacher_logits.shape[-1]:
             raise ShapeError(
                 f"`teacher` tells {teacher_logits.shape[-1]} classes apart and the student {student_logits.shape[-1]}: "
                 "logits can only be distilled on one label set. Use a teacher trained on the student's labels, or "
                 "distil features (FeatureKD, CKAKD)."
             )
-        mask = None if self.ignore_index is None else class_indices(step, student_logits) != self.ignore_index
-        return Scores(student_logits, teacher_logits, mask)
+        return student_logits, teacher_logits
 
     @override
     def extra_repr(self) -> str:

@@ -2,6 +2,7 @@
 
 from lightning_kd.recipes.architectures import ofa_kd, scalekd
 from lightning_kd.recipes.compression import quantized_distillation, sparse_distillation, teacher_intervention
+from lightning_kd.recipes.data import class_incremental, kd3, pruned_kd, weight_aware
 from lightning_kd.recipes.dense import collaborative, selective, transkd
 from lightning_kd.recipes.features import (
     attention_transfer,
@@ -34,6 +35,7 @@ __all__ = [
     "born_again",
     "cc",
     "cka",
+    "class_incremental",
     "collaborative",
     "crd",
     "ctkd",
@@ -53,6 +55,7 @@ __all__ = [
     "ickd",
     "in_stages",
     "kd",
+    "kd3",
     "lgvit",
     "lskd",
     "matched_features",
@@ -63,6 +66,7 @@ __all__ = [
     "ofa_kd",
     "patch_similarity",
     "pkt",
+    "pruned_kd",
     "quantized_distillation",
     "review_kd",
     "rkd",
@@ -80,4 +84,5 @@ __all__ = [
     "transkd",
     "vid",
     "vitkd",
+    "weight_aware",
 ]

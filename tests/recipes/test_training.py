@@ -45,6 +45,7 @@ OF_BOTH = {
 ELSEWHERE = {
     *("born_again", "LogitEnsemble"),  # test_generations.py
     *("Stage", "in_stages"),  # test_stages.py
+    *("class_incremental", "kd3", "pruned_kd", "weight_aware"),  # test_data.py
     *("quantized_distillation", "sparse_distillation", "teacher_intervention"),  # test_compression.py
     *("distilhubert", "fithubert", "armhubert"),  # test_speech.py
 }
