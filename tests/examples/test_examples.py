@@ -15,11 +15,13 @@ RUNS = [
     ("bare_loop.py", (), "accuracy:"),
     ("bare_loop.py", ("--fabric",), "accuracy:"),
     ("cross_architecture.py", (), "feature:"),
+    ("data_pruning.py", (), "moderate"),
     ("distil_classifier.py", (), "student distilled:"),
     ("distil_hubert.py", (), "parameters teach"),
     ("export_and_profile.py", (), "noise"),
     ("manual_optimization.py", (), "kd/total"),
     ("sparse_distillation.py", (), "multiply-accumulates:"),
+    ("sweep.py", (), "best values:"),
     ("published_methods.py", ("dkd", "review_kd"), "student by review_kd:"),
     ("quantization_aware.py", (), "no calibration"),
 ]
