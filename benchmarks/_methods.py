@@ -186,6 +186,9 @@ _DENSE, _MASKED = "distils segmentation", "distils masked autoencoders"
 _SPEECH = "distils frames of audio"
 ELSEWHERE = {
     objectives.ARMHuBERTKD: _SPEECH,
+    objectives.ACMBudget: "keeps modules of its own to a budget, without a teacher",
+    objectives.ACMGateKD: "trains modules that stand for parts of the teacher",
+    objectives.ACMModuleKD: "trains modules that stand for parts of the teacher",
     objectives.AffinityKD: "distils networks of two towers",
     objectives.BSDKD: _DENSE,
     objectives.CSFKD: _DENSE,
@@ -194,6 +197,7 @@ ELSEWHERE = {
     objectives.DistilHuBERTKD: _SPEECH,
     objectives.FitHuBERTKD: _SPEECH,
     objectives.FrameKD: _SPEECH,
+    objectives.DPHuBERTKD: "distils speech encoders into copies of themselves",
     objectives.FurtherPretrainingKD: _MASKED,
     objectives.G2SDKD: _MASKED,
     objectives.HFDKD: _DENSE,
@@ -202,6 +206,7 @@ ELSEWHERE = {
     objectives.InstanceAlignmentKD: "needs perturbed images",
     objectives.KD3KD: "distils images without labels",
     objectives.LGViTKD: "distils a network with early exits into itself",
+    objectives.LightHuBERTKD: "distils speech encoders into a supernet",
     objectives.MultiExitKD: "distils a network with early exits into itself",
     objectives.OldClassesKD: "needs a teacher of fewer classes",
     objectives.SelectiveKD: _DENSE,

@@ -6,6 +6,7 @@ from lightning_kd._lazy import lazy_names
 
 if TYPE_CHECKING:
     from lightning_kd.callbacks import (
+        ElasticSampling,
         ExportStudent,
         GradualChannelPruning,
         KnowledgeDistillation,
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
         LatencyMonitor,
         LowBitTraining,
         QuantizationAwareTraining,
+        StructuredPruning,
         TeacherIntervention,
         TwoFourSparsity,
         WeightAligning,
@@ -32,6 +34,7 @@ __all__ = [
     "CKAKD",
     "DistillationMixin",
     "Distiller",
+    "ElasticSampling",
     "ExportStudent",
     "FeatureKD",
     "FrozenTeacher",
@@ -51,6 +54,7 @@ __all__ = [
     "Ramp",
     "Step",
     "Steps",
+    "StructuredPruning",
     "Tap",
     "TeacherIntervention",
     "TwoFourSparsity",
@@ -62,6 +66,8 @@ __all__ = [
 
 _HOMES = {
     "callbacks": (
+        "ElasticSampling",
+        "StructuredPruning",
         "ExportStudent",
         "GradualChannelPruning",
         "KnowledgeDistillation",

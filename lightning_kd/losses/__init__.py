@@ -1,5 +1,13 @@
 """Losses as pure functions of tensors, each with a thin module that stores its options."""
 
+from lightning_kd.losses.adaptive_computation import (
+    budget_loss,
+    computation_share,
+    cumulative_mse,
+    gate_diversity_loss,
+    gate_entropy_loss,
+    useful_learners,
+)
 from lightning_kd.losses.affinity import (
     AffinityMimicking,
     ImageTextContrastive,
@@ -10,6 +18,7 @@ from lightning_kd.losses.attention import AttentionKL, AttentionScoreMSE, attent
 from lightning_kd.losses.attention_map import AttentionTransfer, attention_transfer
 from lightning_kd.losses.channel_wise import ChannelWiseKL, channel_wise_kl
 from lightning_kd.losses.cka import CKALoss, MinibatchCKA, cka, cka_loss
+from lightning_kd.losses.contextual import HiddenFrameRegression, contextual_target, hidden_frame_regression
 from lightning_kd.losses.contrastive import NoiseContrastive, noise_contrastive
 from lightning_kd.losses.correlation import ClassCorrelation, class_correlation
 from lightning_kd.losses.cross_entropy import SoftCrossEntropy, soft_cross_entropy
@@ -109,6 +118,7 @@ __all__ = [
     "FrameRegression",
     "GenerationError",
     "HardTargetCrossEntropy",
+    "HiddenFrameRegression",
     "HierarchicalContext",
     "ImageTextContrastive",
     "InterChannelCorrelation",
@@ -145,6 +155,7 @@ __all__ = [
     "attention_kl",
     "attention_score_mse",
     "attention_transfer",
+    "budget_loss",
     "channel_distribution_kl",
     "channel_gram_mse",
     "channel_wise_kl",
@@ -155,8 +166,11 @@ __all__ = [
     "class_mean_kl",
     "class_similarities",
     "combined_confidence",
+    "computation_share",
+    "contextual_target",
     "correlation_congruence",
     "cosine_distance",
+    "cumulative_mse",
     "decoupled_kl",
     "direction_l1",
     "exit_cross_entropy",
@@ -165,8 +179,11 @@ __all__ = [
     "frame_l1",
     "frame_mse",
     "frame_regression",
+    "gate_diversity_loss",
+    "gate_entropy_loss",
     "generation_error",
     "hard_target_cross_entropy",
+    "hidden_frame_regression",
     "hierarchical_context",
     "image_text_contrastive",
     "inter_channel_correlation",
@@ -197,6 +214,7 @@ __all__ = [
     "standardized_smooth_l1",
     "symmetric_kl",
     "token_relation_kl",
+    "useful_learners",
     "variational_information",
     "view_distance",
     "weight_aware_cross_entropy",

@@ -15,6 +15,7 @@ from lightning_kd.objectives.decoupled import DKD, NKD
 from lightning_kd.objectives.deit import DeiTKD
 from lightning_kd.objectives.distilhubert import DistilHuBERTKD
 from lightning_kd.objectives.divergences import JSKD, SkewKLKD, SymmetricKLKD
+from lightning_kd.objectives.dphubert import DPHuBERTKD
 from lightning_kd.objectives.feature import FeatureKD
 from lightning_kd.objectives.frames import FrameKD
 from lightning_kd.objectives.generation import MGDKD
@@ -41,7 +42,9 @@ from lightning_kd.objectives.variational import VIDKD
 from lightning_kd.objectives.vitkd import ViTKD
 
 if TYPE_CHECKING:
+    from lightning_kd.objectives.adaptive_computation import ACMBudget, ACMGateKD, ACMModuleKD
     from lightning_kd.objectives.exits import LGViTKD, MultiExitKD
+    from lightning_kd.objectives.lighthubert import LightHuBERTKD
     from lightning_kd.objectives.masked import DMAEKD, G2SDKD, FurtherPretrainingKD
     from lightning_kd.objectives.ofa import OFAKD
 
@@ -72,8 +75,12 @@ __all__ = [
     "SPKD",
     "TAIDKD",
     "VIDKD",
+    "ACMBudget",
+    "ACMGateKD",
+    "ACMModuleKD",
     "ARMHuBERTKD",
     "AffinityKD",
+    "DPHuBERTKD",
     "DeiTKD",
     "DistilHuBERTKD",
     "FeatureKD",
@@ -85,6 +92,7 @@ __all__ = [
     "HybridKD",
     "InstanceAlignmentKD",
     "LGViTKD",
+    "LightHuBERTKD",
     "LogitKD",
     "Matching",
     "MiniLMKD",
@@ -108,6 +116,8 @@ __all__ = [
 
 # These are built on timm's layers, which take seconds to import.
 _HOMES = {
+    "adaptive_computation": ("ACMBudget", "ACMGateKD", "ACMModuleKD"),
+    "lighthubert": ("LightHuBERTKD",),
     "exits": ("LGViTKD", "MultiExitKD"),
     "masked": ("DMAEKD", "FurtherPretrainingKD", "G2SDKD"),
     "ofa": ("OFAKD",),

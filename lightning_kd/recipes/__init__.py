@@ -22,6 +22,12 @@ from lightning_kd.recipes.logits import ctkd, dist, dkd, kd, lskd, nkd, skew_kl,
 from lightning_kd.recipes.masked import dmae, further_pretraining, g2sd
 from lightning_kd.recipes.relations import cc, crd, ickd, patch_similarity, pkt, rkd, sp
 from lightning_kd.recipes.speech import armhubert, distilhubert, fithubert
+from lightning_kd.recipes.speech_compression import (
+    adaptive_computation,
+    dphubert,
+    dphubert_second_stage,
+    lighthubert,
+)
 from lightning_kd.recipes.stages import Stage, in_stages
 from lightning_kd.recipes.tokens import deit, deit_lt
 from lightning_kd.recipes.towers import tinyclip
@@ -30,6 +36,7 @@ from lightning_kd.recipes.transformers import hybrid, lgvit, minilm, multi_exit,
 __all__ = [
     "LogitEnsemble",
     "Stage",
+    "adaptive_computation",
     "armhubert",
     "attention_transfer",
     "born_again",
@@ -46,6 +53,8 @@ __all__ = [
     "distilhubert",
     "dkd",
     "dmae",
+    "dphubert",
+    "dphubert_second_stage",
     "feature_recalibration",
     "fithubert",
     "fitnet",
@@ -57,6 +66,7 @@ __all__ = [
     "kd",
     "kd3",
     "lgvit",
+    "lighthubert",
     "lskd",
     "matched_features",
     "mgd",

@@ -20,6 +20,7 @@ RUNS = [
     ("distil_hubert.py", (), "parameters teach"),
     ("export_and_profile.py", (), "noise"),
     ("manual_optimization.py", (), "kd/total"),
+    ("prune_hubert.py", (), "loaded as saved: True"),
     ("sparse_distillation.py", (), "multiply-accumulates:"),
     ("sweep.py", (), "best values:"),
     ("published_methods.py", ("dkd", "review_kd"), "student by review_kd:"),

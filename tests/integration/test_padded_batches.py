@@ -14,9 +14,27 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 from transformers import HubertConfig
 
-from lightning_kd import Distiller
-from lightning_kd.objectives import ARMHuBERTKD, DistilHuBERTKD, FitHuBERTKD, FrameKD, Objective
-from lightning_kd.students import ThinHubert, distilhubert_student
+from lightning_kd import Distiller, FrozenTeacher
+from lightning_kd.objectives import (
+    ACMGateKD,
+    ACMModuleKD,
+    ARMHuBERTKD,
+    DistilHuBERTKD,
+    DPHuBERTKD,
+    FitHuBERTKD,
+    FrameKD,
+    LightHuBERTKD,
+    Objective,
+)
+from lightning_kd.objectives.lighthubert import without_spans
+from lightning_kd.students import (
+    ThinHubert,
+    distilhubert_student,
+    set_lengths,
+    with_adaptive_computation,
+    with_length_adaptation,
+)
+from lightning_kd.taps import Tap
 from lightning_kd.teachers import MaskedAndClean
 
 SAMPLES = (6400, 2900, 4500)  # 19, 8 and 13 frames
@@ -91,6 +109,27 @@ def slower_teacher(speech_net, **options) -> Networks:
     return speech_net(), thin(time_reduction=2), FrameKD("encoder.layers.1", "encoder.layers.1", **options)
 
 
+def dphubert(speech_net, **options) -> Networks:
+    return speech_net(), speech_net(), DPHuBERTKD(((0,), (1, 3)), **options)
+
+
+def lighthubert(speech_net, **options) -> Networks:
+    teacher = FrozenTeacher(speech_net(), input_transform=without_spans)
+    return speech_net(apply_spec_augment=True), teacher, LightHuBERTKD(**options)
+
+
+def adaptive(speech_net, *, objective, **options) -> Networks:
+    teacher = speech_net()
+    return with_adaptive_computation(teacher), teacher, objective(**options)
+
+
+def shortened(speech_net, **options) -> Networks:
+    student = with_length_adaptation(speech_net())
+    set_lengths(student, (0.7, 0.7, 0.5))
+    place = Tap("encoder", axes="NTD", select="last_hidden_state")
+    return student, speech_net(), FrameKD(place, place, **options)
+
+
 def spans(frames: list[int]) -> dict[str, Any]:
     hidden = torch.arange(max(frames)) % 3 == 0
     return {"mask_time_indices": hidden & (torch.arange(max(frames)) < torch.tensor(frames)[:, None])}
@@ -100,10 +139,19 @@ def half(frames: int) -> int:
     return frames // 2
 
 
+def hidden_third(frames: int) -> int:
+    return -(-frames // 3)
+
+
 ROWS = {
     "DistilHuBERTKD": Row(distilhubert),
     "FitHuBERTKD": Row(fithubert, counted=half),
     "ARMHuBERTKD": Row(armhubert, call=spans),
+    "DPHuBERTKD": Row(dphubert),
+    "LightHuBERTKD": Row(lighthubert, call=spans, counted=hidden_third),
+    "ACMModuleKD": Row(lambda net, **options: adaptive(net, objective=ACMModuleKD, **options)),
+    "ACMGateKD": Row(lambda net, **options: adaptive(net, objective=ACMGateKD, **options)),
+    "FrameKD, student that drops frames": Row(shortened),
     "FrameKD, mse": Row(frames),
     "FrameKD, l1": Row(lambda net, **options: frames(net, distance="l1", **options)),
     "FrameKD, cosine": Row(lambda net, **options: frames(net, distance="cosine", **options)),

@@ -48,6 +48,9 @@ ELSEWHERE = {
     *("class_incremental", "kd3", "pruned_kd", "weight_aware"),  # test_data.py
     *("quantized_distillation", "sparse_distillation", "teacher_intervention"),  # test_compression.py
     *("distilhubert", "fithubert", "armhubert"),  # test_speech.py
+    *("dphubert", "dphubert_second_stage"),  # tests/integration/test_structured_pruning.py
+    "lighthubert",  # tests/integration/test_elastic_sampling.py
+    "adaptive_computation",  # test_speech_compression.py
 }
 
 

@@ -34,7 +34,7 @@ def sampled_gates(log_alpha: Tensor, noise: Tensor) -> Tensor:
 
     Source:
         Louizos, Welling and Kingma, "Learning Sparse Neural Networks through L0 Regularization", arXiv:1712.01312; the
-        constants are those of TinyCLIP.
+        constants are those of TinyCLIP and DPHuBERT.
 
     Example:
         >>> sampled_gates(torch.tensor([0.0]), torch.tensor([0.5]))  # 1.2 / 2 - 0.1
@@ -94,33 +94,39 @@ def settled_gates(log_alpha: Tensor) -> Tensor:
     return gates.masked_fill(rank < zeros, 0.0)
 
 
-def sparsity_penalty(sparsity: Tensor, target: float, linear: Tensor, quadratic: Tensor) -> Tensor:
-    r"""Lagrangian of the constraint that a network be at least so sparse.
+def sparsity_penalty(
+    sparsity: Tensor, target: float, linear: Tensor, quadratic: Tensor, *, two_sided: bool = False
+) -> Tensor:
+    r"""Lagrangian of the constraint that a network be at least so sparse, or exactly so sparse.
 
     .. math::
-        L = \lambda_1 \max(0, \tau - s) + \lambda_2 \max(0, \tau - s)^2
+        L = \lambda_1 \max(0, \tau - s) + \lambda_2 \max(0, \tau - s)^2, \qquad
+        L_\text{two-sided} = \lambda_1 (s - \tau) + \lambda_2 (s - \tau)^2
 
-    The gates minimise it, the two multipliers maximise it.
+    The gates minimise it, the two multipliers maximise it. In the second form both may start at 0 and become negative.
 
     Args:
         sparsity: :math:`s`, share of the weights expected to be gone, from 0 to 1, shape ``()``.
         target: :math:`\tau`, the share that is asked for.
         linear: :math:`\lambda_1`, shape ``()``.
         quadratic: :math:`\lambda_2`, shape ``()``.
+        two_sided: Whether more than the target is penalised too, as by DPHuBERT.
 
     Returns:
-        The penalty, dimensionless, shape ``()``; 0 once the target is met.
+        The penalty, dimensionless, shape ``()``; one-sided it is 0 once the target is met.
 
     Source:
-        Wu et al., "TinyCLIP: CLIP Distillation via Affinity Mimicking and Weight Inheritance", arXiv:2309.12314.
+        Wu et al., "TinyCLIP: CLIP Distillation via Affinity Mimicking and Weight Inheritance", arXiv:2309.12314; two
+        sides: Peng et al., "DPHuBERT: Joint Distillation and Pruning of Self-Supervised Speech Models",
+        arXiv:2305.17651.
 
     Example:
         >>> ten = torch.tensor(10.0)
         >>> sparsity_penalty(torch.tensor(0.25), 0.75, ten, ten)  # 10 / 2 + 10 / 4
         tensor(7.5000)
     """
-    missing = (target - sparsity).clamp(min=0.0)
-    return linear * missing + quadratic * missing.square()
+    gap = sparsity - target if two_sided else (target - sparsity).clamp(min=0.0)
+    return linear * gap + quadratic * gap.square()
 
 
 class HardConcreteGate(nn.Module):
@@ -173,17 +179,19 @@ class SparsityConstraint(nn.Module):
 
     Args:
         initial: Start of both multipliers.
+        two_sided: Whether more than the target is penalised too.
 
     Example:
         >>> SparsityConstraint()(torch.tensor(1.0), 0.25).item()
         0.0
     """
 
-    def __init__(self, *, initial: float = 10.0) -> None:
+    def __init__(self, *, initial: float = 10.0, two_sided: bool = False) -> None:
         super().__init__()
+        self.two_sided = two_sided
         self.linear = nn.Parameter(torch.tensor(float(initial)))
         self.quadratic = nn.Parameter(torch.tensor(float(initial)))
 
     @override
     def forward(self, sparsity: Tensor, target: float) -> Tensor:
-        return sparsity_penalty(sparsity, target, self.linear, self.quadratic)
+        return sparsity_penalty(sparsity, target, self.linear, self.quadratic, two_sided=self.two_sided)

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from lightning_kd.errors import ShapeError
-from lightning_kd.students.gates import (
+from lightning_kd.compression.hard_concrete import (
     HardConcreteGate,
     SparsityConstraint,
     open_probability,
@@ -17,6 +16,7 @@ from lightning_kd.students.gates import (
     settled_gates,
     sparsity_penalty,
 )
+from lightning_kd.errors import ShapeError
 
 LOG_ALPHA = torch.tensor([2.0, 0.0, -1.0, -4.0], dtype=torch.float64)
 PRINTED = {"rtol": 0.0, "atol": 5e-7}
@@ -116,3 +116,24 @@ def test_refuses_what_does_not_fit():
         sampled_gates(LOG_ALPHA, torch.rand(3))
     with pytest.raises(ShapeError, match=r"shape \(gates,\), got \(2, 2\)"):
         settled_gates(LOG_ALPHA.reshape(2, 2))
+
+
+def test_the_two_sided_penalty_equals_the_published_value():
+    # 0.5 (0.2 - 0.3) + 2 (0.2 - 0.3)²
+    values = [torch.tensor(value, dtype=torch.float64) for value in (0.2, 0.5, 2.0)]
+    penalty = sparsity_penalty(values[0], 0.3, values[1], values[2], two_sided=True)
+    assert penalty.item() == pytest.approx(-0.03, abs=1e-12)
+
+
+def test_the_two_sided_constraint_is_met_from_both_sides():
+    for drop_rate in (0.05, 0.95):
+        gate, constraint = HardConcreteGate(32, drop_rate=drop_rate), SparsityConstraint(initial=0.0, two_sided=True)
+        descent = torch.optim.Adam(gate.parameters(), lr=0.05)
+        ascent = torch.optim.Adam(constraint.parameters(), lr=0.05, maximize=True)
+        for _ in range(600):
+            sparsity = 1 - gate.expected_open() / 32
+            constraint(sparsity, 0.5).backward()
+            for optimizer in (descent, ascent):
+                optimizer.step()
+                optimizer.zero_grad()
+        assert sparsity.item() == pytest.approx(0.5, abs=0.05)
