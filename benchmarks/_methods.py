@@ -198,6 +198,7 @@ ELSEWHERE = {
     objectives.FitHuBERTKD: _SPEECH,
     objectives.FrameKD: _SPEECH,
     objectives.DPHuBERTKD: "distils speech encoders into copies of themselves",
+    objectives.DiscriminatorKD: "compares with the mean of several teachers",
     objectives.FurtherPretrainingKD: _MASKED,
     objectives.G2SDKD: _MASKED,
     objectives.HFDKD: _DENSE,
@@ -209,6 +210,7 @@ ELSEWHERE = {
     objectives.LightHuBERTKD: "distils speech encoders into a supernet",
     objectives.MultiExitKD: "distils a network with early exits into itself",
     objectives.OldClassesKD: "needs a teacher of fewer classes",
+    objectives.UNICKD: "distils several vision transformers into one",
     objectives.SelectiveKD: _DENSE,
     objectives.WeightAwareKD: "needs features of labelled samples",
 }

@@ -23,18 +23,21 @@ if TYPE_CHECKING:
     from lightning_kd.indexed import IndexedDataset
     from lightning_kd.layout import Layout
     from lightning_kd.mixin import DistillationMixin
+    from lightning_kd.mutual import MutualLearning
     from lightning_kd.objectives import CKAKD, FeatureKD, LogitKD, Objective, PatchEmbeddingKD
     from lightning_kd.schedules import Progress, Ramp, Steps, Window
     from lightning_kd.similarity import match_layers, similarity_map
     from lightning_kd.step import Step
     from lightning_kd.taps import Tap
-    from lightning_kd.teachers import FrozenTeacher
+    from lightning_kd.teachers import EMATeacher, EnsembleTeacher, FrozenTeacher
 
 __all__ = [
     "CKAKD",
     "DistillationMixin",
     "Distiller",
+    "EMATeacher",
     "ElasticSampling",
+    "EnsembleTeacher",
     "ExportStudent",
     "FeatureKD",
     "FrozenTeacher",
@@ -47,6 +50,7 @@ __all__ = [
     "LogitKD",
     "Losses",
     "LowBitTraining",
+    "MutualLearning",
     "Objective",
     "PatchEmbeddingKD",
     "Progress",
@@ -83,12 +87,13 @@ _HOMES = {
     "indexed": ("IndexedDataset",),
     "layout": ("Layout",),
     "mixin": ("DistillationMixin",),
+    "mutual": ("MutualLearning",),
     "objectives": ("CKAKD", "FeatureKD", "LogitKD", "Objective", "PatchEmbeddingKD"),
     "schedules": ("Progress", "Ramp", "Steps", "Window"),
     "similarity": ("match_layers", "similarity_map"),
     "step": ("Step",),
     "taps": ("Tap",),
-    "teachers": ("FrozenTeacher",),
+    "teachers": ("EMATeacher", "EnsembleTeacher", "FrozenTeacher"),
 }
 
 

@@ -60,3 +60,19 @@ def labels_on(labels: Tensor, grid: tuple[int, ...]) -> Tensor:
         nearest = torch.arange(cells, device=labels.device) * labels.shape[axis] // cells
         labels = labels.index_select(axis, nearest)
     return labels
+
+
+def classes_last(logits: Tensor) -> Tensor:
+    """Class scores with classes on the last axis; those of dense predictions are on axis 1.
+
+    Args:
+        logits: Shape ``(N, C, H, W)``, or ``(..., C)`` with another number of axes.
+
+    Returns:
+        The same scores, shape ``(N, H, W, C)`` or ``(..., C)``.
+
+    Example:
+        >>> classes_last(torch.zeros(2, 19, 8, 4)).shape
+        torch.Size([2, 8, 4, 19])
+    """
+    return logits.movedim(1, -1) if logits.ndim == 4 else logits

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_kd._checks import check_choice
 from lightning_kd._modes import looking_only
-from lightning_kd._roles import frozen, named
+from lightning_kd._roles import as_teacher, check_served, named
 from lightning_kd.adapters import Probe
 from lightning_kd.errors import SetupError, ShapeError
 from lightning_kd.first_step import Allowance, prove
@@ -19,7 +19,8 @@ from lightning_kd.recorder import TapRecorder
 from lightning_kd.schedules import START, Progress, Weight, check_weight, weight_at
 from lightning_kd.similarity import match_layers, similarity_map
 from lightning_kd.step import BatchPlace, Step
-from lightning_kd.taps import Inputs, Observation
+from lightning_kd.taps import Inputs, NoNetwork, Observation
+from lightning_kd.teachers import Teacher
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class Distiller:
 
     Args:
         student: The module whose calls are distilled. It is not changed, apart from hooks that only listen.
-        teacher: A trained module, or a `FrozenTeacher`; ``None`` if no objective needs one (self-distillation).
+        teacher: A trained module, or a `Teacher`; ``None`` if no objective needs one (self-distillation).
         objectives: Terms of the loss; the default is `LogitKD` with its defaults.
         task_weight: Factor of the task loss: a number, or a schedule.
         allow: What does not raise on the first step: ``"zero"``, a term that is exactly zero (a student that starts as
@@ -53,8 +54,8 @@ class Distiller:
         indices: Where the samples' indices in the data set are in a batch, see `Step`.
 
     Raises:
-        SetupError: If an argument has the wrong type, two objectives share a name, a teacher is missing, or teacher
-            and student share parameters.
+        SetupError: If an argument has the wrong type, two objectives share a name, a teacher is missing or does not
+            serve what an objective reads, or teacher and student share parameters.
         ValueError: If ``task_weight`` or ``allow`` is out of range.
 
     Example:
@@ -73,7 +74,7 @@ class Distiller:
     def __init__(
         self,
         student: nn.Module,
-        teacher: nn.Module | None,
+        teacher: nn.Module | Teacher | None,
         objectives: Sequence[Objective] | None = None,
         *,
         task_weight: Weight = 1.0,
@@ -87,7 +88,7 @@ class Distiller:
             check_weight("task_weight", task_weight)
         self.student = student
         self.objectives = named(objectives)
-        self.teacher = frozen(student, teacher, self.objectives.values())
+        self.teacher = as_teacher(student, teacher, self.objectives.values())
         self.task_weight = task_weight
         self.labels_at = labels
         self.indices_at = indices
@@ -181,22 +182,28 @@ class Distiller:
     @property
     def _teacher_module(self) -> nn.Module:
         """What objectives look at as the teacher; of self-distillation, the student."""
-        return self.student if self.teacher is None else self.teacher.module
+        if self.teacher is None:
+            return self.student
+        return NoNetwork() if self.teacher.module is None else self.teacher.module
 
     def attach(self) -> None:
         """Attach the hooks to both models; does nothing if they are attached.
 
         Raises:
+            SetupError: If the teacher does not serve what an objective reads.
             TapError: If a tap names no module.
         """
         if self._recorder is not None:
             return
         for objective in self.objectives.values():
             objective.locate(self.student, self._teacher_module)
+        if self.teacher is not None:
+            check_served(self.teacher, self.objectives.values())
         student_taps = [tap for objective in self.objectives.values() for tap in objective.student_taps]
         teacher_taps = [tap for objective in self.objectives.values() for tap in objective.teacher_taps]
         with self._detached_on_error():
-            self._recorder = TapRecorder(self.student, student_taps, name="student")
+            overlaps = self.teacher is not None and self.teacher.overlaps
+            self._recorder = TapRecorder(self.student, student_taps, name="student", mark_start=overlaps)
             if self.teacher is not None:
                 self.teacher.tap(teacher_taps)
         self._proven = set()
@@ -288,20 +295,20 @@ class Distiller:
         tensors = call.inputs.tensors()
         if tensors and tensors[0].ndim and len(tensors[0]) == 0:
             raise ShapeError("the batch is empty: the student was called with 0 samples. Drop empty batches.")
-        teacher = self._teach(call.inputs, [self.objectives[name] for name in active])
+        teacher = self._teach(call.inputs, step, [self.objectives[name] for name in active])
         terms = {name: self.objectives[name](call, teacher, step) for name in active}
         if not self._proven.issuperset(active):
             prove(terms, call, teacher, self.allow)
             self._proven.update(active)
         return terms
 
-    def _teach(self, inputs: Inputs, objectives: Sequence[Objective]) -> Observation:
+    def _teach(self, inputs: Inputs, step: Step, objectives: Sequence[Objective]) -> Observation:
         taught = [objective for objective in objectives if objective.needs_teacher]
         if self.teacher is None or not taught:
             return Observation(inputs)
         taps = {tap for objective in taught for tap in objective.teacher_taps}
         stop = not any(objective.needs_teacher_output for objective in taught)
-        return self.teacher.observe(inputs, taps=taps, stop=stop)
+        return self.teacher.observe(inputs, step=step, taps=taps, stop=stop)
 
     def _idle(self, active: Sequence[str]) -> Tensor | float:
         """A zero that depends on the adapters that take no part: DDP waits for a gradient of each."""
@@ -311,13 +318,38 @@ class Distiller:
         unused = [p for objective in idle for p in objective.parameters() if p.requires_grad]
         return torch.stack([p.flatten()[:0].sum() for p in unused]).sum() if unused else 0.0
 
+    def start(self) -> None:
+        """Tell the teacher that training starts, with the student on its device and its weights in place."""
+        if self.teacher is not None:
+            self.teacher.on_fit_start(self.student)
+
+    def end_step(self, progress: Progress) -> None:
+        """Tell the teacher that an optimizer step was taken: needed by teachers that change.
+
+        Args:
+            progress: How far training is; ``step`` counts the steps taken.
+        """
+        if self.teacher is not None:
+            self.teacher.on_step_end(self.student, progress)
+
+    def end_epoch(self, progress: Progress) -> None:
+        """Tell the teacher that an epoch is over: needed by teachers that change.
+
+        Args:
+            progress: How far training is; ``epoch`` counts the epochs finished.
+        """
+        if self.teacher is not None:
+            self.teacher.on_epoch_end(self.student, progress)
+
     def state_dict(self) -> dict[str, Any]:
-        """Weights of the adapters and the chosen pairs: tensors and plain values only."""
+        """Weights of the adapters, the chosen pairs and a changing teacher's state: tensors and plain values only."""
         pairs = {
             objective.name: [[tap.path for tap in taps] for taps in (objective.student_taps, objective.teacher_taps)]
             for objective, _ in self._matched()
         }
-        return {"pairs": pairs, "adapters": dict(self.adapters.state_dict())}
+        state: dict[str, Any] = {"pairs": pairs, "adapters": dict(self.adapters.state_dict())}
+        taught = {} if self.teacher is None else dict(self.teacher.training_state())
+        return {**state, "teacher": taught} if taught else state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave; pairs that differ from those of `build` replace them.
@@ -326,7 +358,7 @@ class Distiller:
             state: What `state_dict` returned.
 
         Raises:
-            SetupError: If the state is of other objectives.
+            SetupError: If the state is of other objectives, or of another kind of teacher.
         """
         changed = False
         for name, (student, teacher) in state["pairs"].items():
@@ -343,6 +375,8 @@ class Distiller:
             raise SetupError(
                 f"the checkpoint was written with other objectives or taps than {list(self.objectives)}: {error}"
             ) from error
+        if self.teacher is not None:
+            self.teacher.load_training_state(state.get("teacher", {}))
 
 
 def _mean(values: list[Tensor]) -> Tensor:

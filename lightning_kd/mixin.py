@@ -17,6 +17,7 @@ from lightning_kd.objectives import Objective
 from lightning_kd.schedules import START, Progress, Weight
 from lightning_kd.step import BatchPlace
 from lightning_kd.taps import Observation, resolve_module
+from lightning_kd.teachers import Teacher
 
 _CHECKPOINT_KEY = "lightning_kd"
 
@@ -55,10 +56,11 @@ class DistillationMixin(pl.LightningModule):
     _distiller: Distiller | None = None
     _distillation_name: str = "kd"
     _total_steps: int | None = None
+    _step: int = 0
 
     def setup_distillation(
         self,
-        teacher: nn.Module | None,
+        teacher: nn.Module | Teacher | None,
         *,
         student: str = "",
         objectives: Sequence[Objective] | None = None,
@@ -72,7 +74,7 @@ class DistillationMixin(pl.LightningModule):
         """Call in ``__init__``, once the student exists.
 
         Args:
-            teacher: A trained model, or a `FrozenTeacher`; ``None`` if no objective needs one.
+            teacher: A trained model, or a `Teacher`; ``None`` if no objective needs one.
             student: Path of the student inside this module; ``""`` is its own ``forward``.
             objectives: Terms of the loss; the default is `LogitKD` with its defaults.
             example_inputs: An input of the student, or a list of them: adapters are built from the first, pairs chosen
@@ -147,11 +149,25 @@ class DistillationMixin(pl.LightningModule):
         super().on_fit_start()
         check_sharding(self.trainer)
         adopt_parameters(self.trainer.optimizers, self.distiller.adapters, 0)
+        self.distiller.start()
 
     @override
     def on_train_start(self) -> None:
         super().on_train_start()
         self._total_steps = total_steps(self.trainer)
+        self._step = self.global_step
+
+    @override
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        super().on_train_batch_end(outputs, batch, batch_idx)
+        if self.global_step != self._step:
+            self._step = self.global_step
+            self.distiller.end_step(self._progress())
+
+    @override
+    def on_train_epoch_end(self) -> None:
+        super().on_train_epoch_end()
+        self.distiller.end_epoch(Progress(self.global_step, self.current_epoch + 1, self._total_steps))
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ class TapRecorder:
         model: Model whose calls are observed.
         taps: Places to read; a path that names no module raises at once.
         name: What the model is called in messages, ``"student"`` or ``"teacher"``.
+        mark_start: Whether a call on a GPU notes the moment at which its inputs were ready.
 
     Raises:
         TapError: If a tap names no module of ``model``; the message lists the nearest paths.
@@ -38,8 +39,11 @@ class TapRecorder:
         >>> recorder.detach()
     """
 
-    def __init__(self, model: nn.Module, taps: Iterable[Tap] = (), *, name: str = "model") -> None:
+    def __init__(
+        self, model: nn.Module, taps: Iterable[Tap] = (), *, name: str = "model", mark_start: bool = False
+    ) -> None:
         self.model = model
+        self.mark_start = mark_start
         self.taps = tuple(dict.fromkeys(taps))
         self.name = name
         self._modules = {tap: resolve_module(model, tap.path, name) for tap in self.taps}
@@ -138,11 +142,16 @@ class TapRecorder:
     def _opening_hook(self) -> Callable[..., None]:
         def start_call(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if self._listening and torch.is_grad_enabled() == self._with_grad:
-                call = _Call(Inputs(args, kwargs))
+                call = _Call(Inputs(args, kwargs, self._now(args) if self.mark_start else None))
                 self._calls.append(call)
                 self._open.append(call)
 
         return start_call
+
+    @staticmethod
+    def _now(args: tuple[Any, ...]) -> torch.cuda.Event | None:
+        device = next((value.device for value in args if isinstance(value, Tensor) and value.is_cuda), None)
+        return None if device is None else torch.cuda.current_stream(device).record_event()
 
     def _closing_hook(self) -> Callable[..., None]:
         def end_call(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:

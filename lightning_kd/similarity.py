@@ -12,7 +12,7 @@ from lightning_kd._modes import looking_only
 from lightning_kd.errors import ShapeError, TapError
 from lightning_kd.losses import MinibatchCKA
 from lightning_kd.taps import Inputs
-from lightning_kd.teachers import FrozenTeacher
+from lightning_kd.teachers import Teacher
 from lightning_kd.teachers.frozen import unwrapped
 
 LEAST_SAMPLES = 4
@@ -85,7 +85,7 @@ class LayerMatch:
 
 def similarity_map(
     student: nn.Module,
-    teacher: nn.Module,
+    teacher: nn.Module | Teacher,
     batches: Iterable[Any],
     *,
     student_layers: Sequence[str] | None = None,
@@ -108,7 +108,7 @@ def similarity_map(
 
     Args:
         student: A network.
-        teacher: Another network, or a `FrozenTeacher` (its input transform is applied; layers are those inside it).
+        teacher: Another network, or a `Teacher` (its input transform is applied; layers are those of its network).
         batches: What both networks take: per batch a tensor, a tuple of positional or a dict of keyword arguments. The
             first axis of every tensor is the sample.
         student_layers: Paths or patterns such as ``"blocks.*"``, where ``*`` matches dots as well; ``None`` chooses.
@@ -136,7 +136,7 @@ def similarity_map(
     inner = unwrapped(teacher)
     cka = MinibatchCKA()
     with (
-        looking_only(student, teacher),
+        looking_only(student, teacher if isinstance(teacher, nn.Module) else inner),
         LayerReader(student, student_layers, cka.gram, "student") as of_student,
         LayerReader(inner, teacher_layers, cka.gram, "teacher") as of_teacher,
     ):
@@ -220,8 +220,8 @@ def _count_samples(inputs: Inputs) -> int:
     return len(tensors[0])
 
 
-def _run(model: nn.Module, inputs: Inputs) -> None:
-    if isinstance(model, FrozenTeacher):
+def _run(model: nn.Module | Teacher, inputs: Inputs) -> None:
+    if isinstance(model, Teacher):
         model.observe(inputs, copy_overwritten=True)
     else:
         model(*inputs.args, **inputs.kwargs)

@@ -21,10 +21,12 @@ class Inputs:
     Attributes:
         args: Positional arguments.
         kwargs: Keyword arguments.
+        ready: Moment on the GPU's stream at which they were ready, where a teacher asked for it.
     """
 
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    ready: torch.cuda.Event | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def of(cls, value: Any) -> Self:
@@ -284,6 +286,10 @@ def resolve_module(model: nn.Module, path: str, name: str = "model") -> nn.Modul
     raise TapError(f"`{path}` names no module of the {name} ({type(model).__name__}); nearest: {found}.")
 
 
+class NoNetwork(nn.Module):
+    """Stands for the network of a teacher that has none: it declares nothing about its features."""
+
+
 def layout_hints(model: nn.Module, path: str, inputs: Inputs) -> LayoutHints:
     """Collect what a model says about the features below it.
 
@@ -298,7 +304,7 @@ def layout_hints(model: nn.Module, path: str, inputs: Inputs) -> LayoutHints:
     Returns:
         The hints.
     """
-    names = path.split(".") if path else []
+    names = path.split(".") if path and not isinstance(model, NoNetwork) else []
     owners = [resolve_module(model, ".".join(names[:depth])) for depth in range(len(names) + 1)]
     images = [tensor for tensor in inputs.tensors() if tensor.ndim == 4]
     declared: list[object] = [getattr(owner, "num_prefix_tokens", None) for owner in owners]

@@ -18,7 +18,8 @@ from hypothesis import HealthCheck, settings
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_kd import FrozenTeacher, KnowledgeDistillation
+from lightning_kd import KnowledgeDistillation
+from lightning_kd.teachers.frozen import unwrapped
 
 # No deadline: the first call of an operator pays for its set-up, and machines are shared.
 settings.register_profile(
@@ -146,7 +147,7 @@ def distil_three_steps(fit_three_steps):
     def distil(student, callbacks, *, idle=(), check_student=True, **data):
         """``idle`` are parts of names of adapter parameters that need not learn in three steps."""
         wrapped = [kd.teacher for kd in callbacks if kd.teacher is not None]
-        teachers = [teacher.module if isinstance(teacher, FrozenTeacher) else teacher for teacher in wrapped]
+        teachers = [unwrapped(teacher) for teacher in wrapped]
         before = [copy.deepcopy(teacher.state_dict()) for teacher in teachers]
         keys = list(student.state_dict())
         module, metrics = fit_three_steps(student, callbacks, **data)

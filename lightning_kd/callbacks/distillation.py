@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from typing_extensions import override
 
-from lightning_kd._roles import check_strangers, check_taught, named
+from lightning_kd._roles import check_strangers, check_taught, check_transform, named, shares_parameters
 from lightning_kd.callbacks._student import find_student, naming_those_that_run, training_inputs
 from lightning_kd.distiller import Distiller, Losses
 from lightning_kd.errors import SetupError
@@ -22,8 +22,8 @@ from lightning_kd.hidden import add_hidden_child
 from lightning_kd.objectives import Objective
 from lightning_kd.schedules import Progress, Weight
 from lightning_kd.step import BatchPlace
-from lightning_kd.teachers import FrozenTeacher
-from lightning_kd.teachers.frozen import unwrapped
+from lightning_kd.teachers import FrozenTeacher, Teacher
+from lightning_kd.teachers.frozen import InputTransform
 
 Layer = Callable[[Callable[[], Any], Any], Any]
 
@@ -40,7 +40,7 @@ class KnowledgeDistillation(pl.Callback):
     on the first step and whenever the Trainer's loggers record, ``kd/<objective>_weight`` and ``kd/task_weight`` too.
 
     Args:
-        teacher: A trained model of any architecture, or a `FrozenTeacher`. It gets the arguments that the student got.
+        teacher: A trained model of any architecture, or a `Teacher`. It gets the arguments that the student got.
             ``None`` if no objective needs one (self-distillation).
         student: Path of the student inside the LightningModule; ``""`` is the module's own ``forward``.
         objectives: Terms of the loss; the default is `LogitKD` with temperature 4 and weight 1.
@@ -71,12 +71,12 @@ class KnowledgeDistillation(pl.Callback):
 
     def __init__(
         self,
-        teacher: nn.Module | None,
+        teacher: nn.Module | Teacher | None,
         *,
         student: str = "",
         objectives: Sequence[Objective] | None = None,
         task_weight: Weight = 1.0,
-        input_transform: Callable[..., Any] | None = None,
+        input_transform: InputTransform | None = None,
         example_inputs: Any = None,
         allow: Collection[Allowance] = (),
         labels: BatchPlace | None = None,
@@ -90,8 +90,7 @@ class KnowledgeDistillation(pl.Callback):
             )
         if not name.isidentifier():
             raise SetupError(f"`name` must be made of letters, digits and underscores, got {name!r}.")
-        if input_transform is not None and isinstance(teacher, FrozenTeacher):
-            raise SetupError("`input_transform` must be given to the FrozenTeacher itself when `teacher` is one.")
+        check_transform(teacher, input_transform)
         check_taught(teacher, named(objectives).values())
         self.teacher = teacher
         self.input_transform = input_transform
@@ -106,6 +105,7 @@ class KnowledgeDistillation(pl.Callback):
         self.adapter_group = adapter_group
         self._distiller: Distiller | None = None
         self._total_steps: int | None = None
+        self._step = 0
         self._undo: list[Callable[[], None]] = []
 
     @property
@@ -122,8 +122,7 @@ class KnowledgeDistillation(pl.Callback):
         student = find_student(pl_module, self.student)
         if self.teacher is not None:
             check_strangers(student, self.teacher)
-        inner = None if self.teacher is None else unwrapped(self.teacher)
-        if any(module is inner for module in pl_module.modules()):
+        if self.teacher is not None and shares_parameters(pl_module, self.teacher):
             raise SetupError(
                 "`teacher` is also a submodule of the LightningModule, which would train it and put it in every "
                 "checkpoint: keep it out of the module and pass it to the callback only."
@@ -139,7 +138,7 @@ class KnowledgeDistillation(pl.Callback):
         distiller = self._distiller
         if distiller is None or distiller.student is not student:
             teacher = self.teacher
-            if teacher is not None and not isinstance(teacher, FrozenTeacher):
+            if teacher is not None and not isinstance(teacher, Teacher):
                 teacher = FrozenTeacher(teacher, input_transform=self.input_transform)
             distiller = Distiller(
                 student,
@@ -173,7 +172,7 @@ class KnowledgeDistillation(pl.Callback):
             return None
         if not calls and distiller.active(progress):
             self._complain(pl_module, step)
-        losses = distiller.losses(_task_loss(output), calls, progress, batch=batch)
+        losses = distiller.losses(task_loss(output), calls, progress, batch=batch)
         pl_module.log_dict(log_values(losses, self.name, weights=records_step(trainer)))
         return {**output, "loss": losses.total} if isinstance(output, Mapping) else losses.total
 
@@ -188,11 +187,26 @@ class KnowledgeDistillation(pl.Callback):
 
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        adopt_parameters(trainer.optimizers, self._require_distiller().adapters, self.adapter_group)
+        distiller = self._require_distiller()
+        adopt_parameters(trainer.optimizers, distiller.adapters, self.adapter_group)
+        distiller.start()
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._total_steps = total_steps(trainer)
+        self._step = trainer.global_step
+
+    @override
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step != self._step:
+            self._step = trainer.global_step
+            self._require_distiller().end_step(Progress(self._step, trainer.current_epoch, self._total_steps))
+
+    @override
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._require_distiller().end_epoch(Progress(trainer.global_step, trainer.current_epoch + 1, self._total_steps))
 
     @override
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -340,7 +354,8 @@ def log_values(losses: Losses, prefix: str, *, weights: bool) -> dict[str, Tenso
     return values
 
 
-def _task_loss(output: Any) -> Tensor:
+def task_loss(output: Any) -> Tensor:
+    """The loss in what a training step returned; raises `SetupError` if there is none."""
     loss = output.get("loss") if isinstance(output, Mapping) else output
     if not isinstance(loss, Tensor):
         raise SetupError(f"training_step must return a tensor, a dict with a tensor 'loss', or None, got {output!r}.")

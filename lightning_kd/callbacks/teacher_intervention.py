@@ -1,6 +1,5 @@
 """The callback that lets a teacher's attention stand in for the student's while the student is quantised."""
 
-from collections.abc import Callable
 from typing import Any, Literal
 
 import lightning.pytorch as pl
@@ -8,14 +7,13 @@ from torch import nn
 from typing_extensions import override
 
 from lightning_kd._checks import check_choice
-from lightning_kd._roles import check_strangers
+from lightning_kd._roles import check_strangers, check_transform
 from lightning_kd.callbacks._student import find_student
 from lightning_kd.callbacks.distillation import check_sharding, total_steps
 from lightning_kd.compression.intervention import Interventions, gradual_intervention
-from lightning_kd.errors import SetupError
 from lightning_kd.schedules import Progress
 from lightning_kd.teachers import FrozenTeacher
-from lightning_kd.teachers.frozen import unwrapped
+from lightning_kd.teachers.frozen import InputTransform, unwrapped
 
 
 class TeacherIntervention(pl.Callback):
@@ -58,11 +56,10 @@ class TeacherIntervention(pl.Callback):
         *,
         student: str = "",
         signal: Literal["gradual", "output", "context", "map"] = "gradual",
-        input_transform: Callable[..., Any] | None = None,
+        input_transform: InputTransform | None = None,
     ) -> None:
         check_choice("signal", signal, ("gradual", "output", "context", "map"))
-        if input_transform is not None and isinstance(teacher, FrozenTeacher):
-            raise SetupError("`input_transform` must be given to the FrozenTeacher itself when `teacher` is one.")
+        check_transform(teacher, input_transform)
         self.teacher = teacher
         self.student = student
         self.signal: Literal["gradual", "output", "context", "map"] = signal
@@ -77,11 +74,11 @@ class TeacherIntervention(pl.Callback):
         check_sharding(trainer)
         student = find_student(pl_module, self.student)
         check_strangers(student, self.teacher)
-        transform = self.input_transform
-        if isinstance(self.teacher, FrozenTeacher):
-            transform = self.teacher.input_transform
+        frozen = self.teacher if isinstance(self.teacher, FrozenTeacher) else None
+        transform = self.input_transform if frozen is None else frozen.input_transform
         # A wrapper of its own, because a FrozenTeacher reads the taps of one user.
         teacher = FrozenTeacher(unwrapped(self.teacher), input_transform=transform)
+        teacher.prepare(student)
         self._interventions = Interventions(student, teacher)
 
     @override

@@ -23,6 +23,7 @@ from lightning_kd.losses.contrastive import NoiseContrastive, noise_contrastive
 from lightning_kd.losses.correlation import ClassCorrelation, class_correlation
 from lightning_kd.losses.cross_entropy import SoftCrossEntropy, soft_cross_entropy
 from lightning_kd.losses.decoupled import DecoupledKL, NormalizedCrossEntropy, decoupled_kl, normalized_cross_entropy
+from lightning_kd.losses.discrimination import Discrimination, discrimination
 from lightning_kd.losses.divergences import JensenShannon, SymmetricKL, jensen_shannon, symmetric_kl
 from lightning_kd.losses.exits import (
     ChannelDistributionKL,
@@ -83,6 +84,7 @@ from lightning_kd.losses.stages import (
     hierarchical_context,
     patch_embedding_alignment,
 )
+from lightning_kd.losses.teacher_dropping import CosineSmoothL1, DroppedMean, cosine_smooth_l1, dropped_mean
 from lightning_kd.losses.token_relations import TokenRelationKL, token_relation_kl
 from lightning_kd.losses.unlabelled import (
     WeightAwareCrossEntropy,
@@ -108,8 +110,11 @@ __all__ = [
     "ClassMeanKL",
     "CorrelationCongruence",
     "CosineDistance",
+    "CosineSmoothL1",
     "DecoupledKL",
     "DirectionL1",
+    "Discrimination",
+    "DroppedMean",
     "ExitCrossEntropy",
     "FeatureMSE",
     "FrameCosine",
@@ -170,9 +175,12 @@ __all__ = [
     "contextual_target",
     "correlation_congruence",
     "cosine_distance",
+    "cosine_smooth_l1",
     "cumulative_mse",
     "decoupled_kl",
     "direction_l1",
+    "discrimination",
+    "dropped_mean",
     "exit_cross_entropy",
     "feature_mse",
     "frame_cosine",

@@ -13,6 +13,7 @@ from lightning_kd.objectives.correlation import DISTKD
 from lightning_kd.objectives.curriculum import CTKD, TAIDKD
 from lightning_kd.objectives.decoupled import DKD, NKD
 from lightning_kd.objectives.deit import DeiTKD
+from lightning_kd.objectives.discriminator import DiscriminatorKD
 from lightning_kd.objectives.distilhubert import DistilHuBERTKD
 from lightning_kd.objectives.divergences import JSKD, SkewKLKD, SymmetricKLKD
 from lightning_kd.objectives.dphubert import DPHuBERTKD
@@ -37,6 +38,7 @@ from lightning_kd.objectives.scale import ScaleKD
 from lightning_kd.objectives.selective import BSDKD, HFDKD, SelectiveKD
 from lightning_kd.objectives.tinybert import TinyBERTKD, TinyBERTLogitKD
 from lightning_kd.objectives.transkd import CSFKD
+from lightning_kd.objectives.unic import UNICKD
 from lightning_kd.objectives.unlabelled import KD3KD, InstanceAlignmentKD, WeightAwareKD
 from lightning_kd.objectives.variational import VIDKD
 from lightning_kd.objectives.vitkd import ViTKD
@@ -74,6 +76,7 @@ __all__ = [
     "RKD",
     "SPKD",
     "TAIDKD",
+    "UNICKD",
     "VIDKD",
     "ACMBudget",
     "ACMGateKD",
@@ -82,6 +85,7 @@ __all__ = [
     "AffinityKD",
     "DPHuBERTKD",
     "DeiTKD",
+    "DiscriminatorKD",
     "DistilHuBERTKD",
     "FeatureKD",
     "FitHuBERTKD",

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_kd.dense import labels_on
+from lightning_kd.dense import classes_last, labels_on
 from lightning_kd.errors import ShapeError
 from lightning_kd.objectives.base import Objective
 from lightning_kd.schedules import Weight
@@ -56,8 +56,8 @@ class LogitObjective(Objective):
 
     def scores(self, student: Observation, teacher: Observation, step: Step) -> Scores:
         """Read both logits, and which positions count."""
-        student_logits = _classes_last(pick_tensor(student.output, self.student_output, "the student's output"))
-        teacher_logits = _classes_last(pick_tensor(teacher.output, self.teacher_output, "the teacher's output"))
+        student_logits = classes_last(pick_tensor(student.output, self.student_output, "the student's output"))
+        teacher_logits = classes_last(pick_tensor(teacher.output, self.teacher_output, "the teacher's output"))
         student_logits, teacher_logits = self.on_one_label_set(student_logits, teacher_logits)
         mask = None if self.ignore_index is None else class_indices(step, student_logits) != self.ignore_index
         return Scores(student_logits, teacher_logits, mask)
@@ -80,7 +80,3 @@ class LogitObjective(Objective):
 def class_indices(step: Step, logits: Tensor) -> Tensor:
     """Class at each position of ``logits`` ``(N, *grid, C)``; dense labels are read at the nearest pixel."""
     return labels_on(step.class_indices, tuple(logits.shape[1:-1]))
-
-
-def _classes_last(logits: Tensor) -> Tensor:
-    return logits.movedim(1, -1) if logits.ndim == 4 else logits

@@ -17,10 +17,17 @@ from lightning_kd.recipes.features import (
     vid,
     vitkd,
 )
-from lightning_kd.recipes.generations import LogitEnsemble, born_again
+from lightning_kd.recipes.generations import LogitEnsemble, born_again, ground_truth_weight
 from lightning_kd.recipes.logits import ctkd, dist, dkd, kd, lskd, nkd, skew_kl, ssld, taid
 from lightning_kd.recipes.masked import dmae, further_pretraining, g2sd
+from lightning_kd.recipes.own_teachers import (
+    collaborative_students,
+    deep_mutual_learning,
+    momentum_distillation,
+    progressive_self_distillation,
+)
 from lightning_kd.recipes.relations import cc, crd, ickd, patch_similarity, pkt, rkd, sp
+from lightning_kd.recipes.several_teachers import meal_v2, unic
 from lightning_kd.recipes.speech import armhubert, distilhubert, fithubert
 from lightning_kd.recipes.speech_compression import (
     adaptive_computation,
@@ -44,9 +51,11 @@ __all__ = [
     "cka",
     "class_incremental",
     "collaborative",
+    "collaborative_students",
     "crd",
     "ctkd",
     "cwd",
+    "deep_mutual_learning",
     "deit",
     "deit_lt",
     "dist",
@@ -60,6 +69,7 @@ __all__ = [
     "fitnet",
     "further_pretraining",
     "g2sd",
+    "ground_truth_weight",
     "hybrid",
     "ickd",
     "in_stages",
@@ -69,13 +79,16 @@ __all__ = [
     "lighthubert",
     "lskd",
     "matched_features",
+    "meal_v2",
     "mgd",
     "minilm",
+    "momentum_distillation",
     "multi_exit",
     "nkd",
     "ofa_kd",
     "patch_similarity",
     "pkt",
+    "progressive_self_distillation",
     "pruned_kd",
     "quantized_distillation",
     "review_kd",
@@ -92,6 +105,7 @@ __all__ = [
     "tinybert",
     "tinyclip",
     "transkd",
+    "unic",
     "vid",
     "vitkd",
     "weight_aware",

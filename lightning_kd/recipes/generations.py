@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from lightning_kd._checks import check_same_shape
 from lightning_kd.callbacks import KnowledgeDistillation
 from lightning_kd.errors import SetupError
 from lightning_kd.objectives import LogitKD, Objective
@@ -139,3 +140,46 @@ def _new(module: pl.LightningModule, earlier: Sequence[pl.LightningModule]) -> p
     if any(id(parameter) in known for parameter in module.parameters()):
         raise SetupError("`make_module` must make new weights for every generation, got those of an earlier one.")
     return module
+
+
+def ground_truth_weight(target: Tensor, from_labels: Tensor, from_teacher: Tensor) -> float:
+    r"""Share of the ground truth in the target of the next generation that is best on samples held out.
+
+    A generation that learns :math:`\alpha y + (1 - \alpha) f` of labels :math:`y` and its teacher :math:`f` predicts,
+    where learning is linear in the target, :math:`\alpha a + (1 - \alpha) b`, with :math:`a` the predictions of a
+    network that learnt from the labels alone and :math:`b` of one that learnt from the teacher alone. The squared error
+    is smallest at
+
+    .. math::
+        \alpha = \frac{\langle y - b, a - b \rangle}{\lVert a - b \rVert^2}, \quad \text{kept between 0 and 1.}
+
+    Use it as ``task_weight``, and the rest as the weight of `LogitKD` at temperature 1.
+
+    Args:
+        target: :math:`y`, one-hot labels of samples held out, shape ``(N, C)``, floating point.
+        from_labels: :math:`a`, probabilities from 0 to 1, same shape.
+        from_teacher: :math:`b`, likewise.
+
+    Returns:
+        :math:`\alpha` from 0 to 1; 1 where both predict the same.
+
+    Raises:
+        ShapeError: If the shapes differ.
+
+    Source:
+        Borup and Andersen, "Even your Teacher Needs Guidance: Ground-Truth Targets Dampen Regularization Imposed by
+        Self-Distillation", arXiv:2102.13088, where the optimum is derived for kernel ridge regression; this form, from
+        the same linearity, is ours.
+
+    Example:
+        >>> labels, teacher = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.5, 0.5]])
+        >>> ground_truth_weight(torch.tensor([[0.75, 0.25]]), labels, teacher)
+        0.5
+    """
+    check_same_shape(from_labels, from_teacher, "Predictions")
+    check_same_shape(from_labels, target, "Predictions and target")
+    y, a, b = (values.double() for values in (target, from_labels, from_teacher))
+    difference = (a - b).square().sum()
+    if difference == 0:
+        return 1.0
+    return float((((y - b) * (a - b)).sum() / difference).clamp(0.0, 1.0))

@@ -9,6 +9,8 @@ from torch import Tensor
 from lightning_kd._checks import check_choice
 from lightning_kd.errors import ShapeError
 
+Interpolation = Literal["bilinear", "bicubic", "nearest"]
+
 
 @dataclass(frozen=True, slots=True)
 class ResizedView:
@@ -39,7 +41,7 @@ class ResizedView:
     """
 
     size: int | tuple[int, int]
-    mode: Literal["bilinear", "bicubic", "nearest"] = "bilinear"
+    mode: Interpolation = "bilinear"
 
     def __post_init__(self) -> None:
         """Check the values."""

@@ -79,6 +79,7 @@ def checkpoint(speech_net, tmp_path_factory):
         "docs/speech.md",
         "docs/selection.md",
         "docs/speech_compression.md",
+        "docs/teachers.md",
     ],
 )
 def test_every_block_runs_after_those_before_it(document, checkpoint, audio, tmp_path, monkeypatch):

@@ -1,0 +1,89 @@
+"""Run by test_teachers_ddp.py in two real processes: each kind of teacher, then each rank writes what it has."""
+
+import sys
+from pathlib import Path
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from ddp_run import Net, Student
+from lightning.pytorch.strategies import DDPStrategy
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_kd import EMATeacher, EnsembleTeacher, FeatureKD, KnowledgeDistillation, LogitKD, MutualLearning
+from lightning_kd.teachers import PastTeacher
+
+
+class Peer(L.LightningModule):
+    """A student that trains beside another: no hooks, different weights on every rank."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.net = Net(width)
+
+    def training_step(self, batch):
+        return F.cross_entropy(self.net(batch[0]), batch[1])
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.net.parameters(), lr=0.1, momentum=0.9)
+
+
+def data():
+    generator = torch.Generator().manual_seed(1)
+    return TensorDataset(torch.randn(32, 3, 8, 8, generator=generator), torch.arange(32) % 5)
+
+
+def trainer(callbacks=()):
+    return L.Trainer(
+        accelerator="cpu",
+        devices=2,
+        strategy=DDPStrategy(process_group_backend="gloo"),
+        max_epochs=2,
+        callbacks=list(callbacks),
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def distilled(teacher):
+    """Train one student by one kind of teacher on this rank."""
+    kd = KnowledgeDistillation(
+        teacher, student="net", objectives=[LogitKD(), FeatureKD("blocks.1", _place(teacher))], allow=("zero",)
+    )
+    fitted = trainer([kd])
+    torch.manual_seed(100 + fitted.global_rank)
+    module = Student()
+    fitted.fit(module, DataLoader(data(), batch_size=8))
+    return {"weights": dict(module.state_dict()), "kd": kd.state_dict()}
+
+
+def _place(teacher):
+    return "wide.blocks.1" if isinstance(teacher, EnsembleTeacher) else "blocks.1"
+
+
+def mutual(order):
+    """Train two students that teach each other on this rank."""
+    fitted = trainer()
+    torch.manual_seed(100 + fitted.global_rank)
+    module = MutualLearning({"a": Peer(6), "b": Peer(9)}, student="net", order=order)
+    fitted.fit(module, DataLoader(data(), batch_size=8))
+    return {"weights": dict(module.state_dict()), "kd": {}}
+
+
+def main(folder):
+    torch.manual_seed(7)
+    members = {"wide": Net(9), "narrow": Net(5)}
+    results = {
+        "ensemble": distilled(EnsembleTeacher(members, weights="confidence")),
+        "ema": distilled(EMATeacher(0.9)),
+        "past": distilled(PastTeacher()),
+        "together": mutual("together"),
+        "in_turn": mutual("in_turn"),
+    }
+    torch.save(results, Path(folder) / f"rank{torch.distributed.get_rank()}.pt")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
