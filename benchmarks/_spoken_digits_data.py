@@ -56,7 +56,7 @@ def read_spoken_digits(
     with np.load(file or data_folder() / "fsdd" / "fsdd.npz") as arrays:
         samples = torch.from_numpy(arrays["samples"].astype(np.float32) / FULL_SCALE)
         spans, labels = list(pairwise(arrays["offsets"].tolist())), arrays["label"].tolist()
-        is_test = np.asarray([str(speaker) == held_out for speaker in arrays["speaker"]])
+        is_test = arrays["speaker_names"][arrays["speaker"]] == held_out
 
     def part(chosen: np.ndarray) -> Clips:
         rows = np.flatnonzero(chosen)

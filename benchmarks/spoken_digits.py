@@ -47,7 +47,7 @@ def config(layers: int) -> HubertConfig:
         num_hidden_layers=layers,
         num_attention_heads=4,
         intermediate_size=192,
-        conv_dim=(64,) * 6,
+        conv_dim=(32,) * 6,
         conv_kernel=(10, 3, 3, 3, 3, 2),
         conv_stride=(5, 2, 2, 2, 2, 2),
         feat_extract_norm="layer",
@@ -210,7 +210,7 @@ def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: 0 1 2")
     parser.add_argument(
-        "--epochs", nargs=3, type=int, default=[12, 10, 6], help="of the teacher, of distillation, of the students"
+        "--epochs", nargs=3, type=int, default=[6, 4, 3], help="of the teacher, of distillation, of the students"
     )
     arguments = parser.parse_args()
     seeds = arguments.seeds[:1] if arguments.quick else arguments.seeds
