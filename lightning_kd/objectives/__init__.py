@@ -30,6 +30,7 @@ from lightning_kd.objectives.logit import LogitKD
 from lightning_kd.objectives.minilm import MiniLMKD
 from lightning_kd.objectives.mutual_information import MIKD
 from lightning_kd.objectives.patch_embedding import PatchEmbeddingKD
+from lightning_kd.objectives.pooled import PooledCosineKD
 from lightning_kd.objectives.recalibration import FRDKD
 from lightning_kd.objectives.relations import CCKD, PKTKD, RKD, SPKD
 from lightning_kd.objectives.reused_classifier import SimKD
@@ -106,6 +107,7 @@ __all__ = [
     "PairedObjective",
     "PatchEmbeddingKD",
     "PatchSimilarityKD",
+    "PooledCosineKD",
     "ReviewKD",
     "ScaleKD",
     "SelectiveKD",

@@ -18,6 +18,7 @@ from lightning_kd.recipes.features import (
     vitkd,
 )
 from lightning_kd.recipes.generations import LogitEnsemble, born_again, ground_truth_weight
+from lightning_kd.recipes.keywords import keyword_spotting, kwt
 from lightning_kd.recipes.logits import ctkd, dist, dkd, kd, lskd, nkd, skew_kl, ssld, taid
 from lightning_kd.recipes.masked import dmae, further_pretraining, g2sd
 from lightning_kd.recipes.own_teachers import (
@@ -75,6 +76,8 @@ __all__ = [
     "in_stages",
     "kd",
     "kd3",
+    "keyword_spotting",
+    "kwt",
     "lgvit",
     "lighthubert",
     "lskd",

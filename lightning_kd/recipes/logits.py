@@ -4,6 +4,7 @@ from torch import nn
 
 from lightning_kd.callbacks import KnowledgeDistillation
 from lightning_kd.objectives import CTKD, DISTKD, DKD, NKD, TAIDKD, LogitKD, SkewKLKD, SymmetricKLKD
+from lightning_kd.recipes._weights import rest_of
 from lightning_kd.schedules import Ramp
 from lightning_kd.teachers import FrozenTeacher
 
@@ -32,7 +33,7 @@ def kd(teacher: nn.Module, *, path: str = "", temperature: float = 4.0, share: f
         ([LogitKD(temperature=4.0, weight=0.9)], 0.1)
     """
     return KnowledgeDistillation(
-        teacher, student=path, objectives=[LogitKD(temperature=temperature, weight=share)], task_weight=_rest(share)
+        teacher, student=path, objectives=[LogitKD(temperature=temperature, weight=share)], task_weight=rest_of(share)
     )
 
 
@@ -199,12 +200,6 @@ def skew_kl(teacher: nn.Module, *, path: str = "", skew: float = 0.1, reverse: b
         task loss, and for images, is ours.
     """
     return KnowledgeDistillation(teacher, student=path, objectives=[SkewKLKD(skew=skew, reverse=reverse)])
-
-
-def _rest(share: float) -> float:
-    if not 0.0 <= share <= 1.0:
-        raise ValueError(f"`share` must be between 0 and 1, got {share!r}.")
-    return round(1.0 - share, 12)
 
 
 def _warm_up(epochs: int) -> Ramp | float:

@@ -75,6 +75,7 @@ def checkpoint(speech_net, tmp_path_factory):
         "docs/coreml.md",
         "docs/export.md",
         "docs/guide.md",
+        "docs/keywords.md",
         "docs/qat.md",
         "docs/speech.md",
         "docs/selection.md",

@@ -20,6 +20,7 @@ RUNS = [
     ("distil_hubert.py", (), "parameters teach"),
     ("export_and_profile.py", (), "noise"),
     ("ensemble_teacher.py", (), "student of its own average:"),
+    ("keyword_spotting.py", (), "heard:"),
     ("manual_optimization.py", (), "kd/total"),
     ("prune_hubert.py", (), "loaded as saved: True"),
     ("mutual_learning.py", (), "mlp beside the other:"),

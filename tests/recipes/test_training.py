@@ -53,6 +53,7 @@ ELSEWHERE = {
     "adaptive_computation",  # test_speech_compression.py
     *("meal_v2", "unic", "momentum_distillation", "progressive_self_distillation"),  # test_teacher_recipes.py
     *("deep_mutual_learning", "collaborative_students", "ground_truth_weight"),  # test_teacher_recipes.py
+    *("keyword_spotting", "kwt"),  # test_keywords.py
 }
 
 
