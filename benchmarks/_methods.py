@@ -184,6 +184,7 @@ METHODS = {
 
 _DENSE, _MASKED = "distils segmentation", "distils masked autoencoders"
 _SPEECH = "distils frames of audio"
+_RECOGNISERS = "distils speech recognisers"
 ELSEWHERE = {
     objectives.ARMHuBERTKD: _SPEECH,
     objectives.ACMBudget: "keeps modules of its own to a budget, without a teacher",
@@ -192,6 +193,8 @@ ELSEWHERE = {
     objectives.AffinityKD: "distils networks of two towers",
     objectives.BSDKD: _DENSE,
     objectives.CSFKD: _DENSE,
+    objectives.CTCKD: _RECOGNISERS,
+    objectives.CTCSequenceKD: _RECOGNISERS,
     objectives.CWDKD: _DENSE,
     objectives.DMAEKD: _MASKED,
     objectives.DistilHuBERTKD: _SPEECH,
@@ -201,11 +204,13 @@ ELSEWHERE = {
     objectives.DiscriminatorKD: "compares with the mean of several teachers",
     objectives.FurtherPretrainingKD: _MASKED,
     objectives.G2SDKD: _MASKED,
+    objectives.GuidedCTCKD: _RECOGNISERS,
     objectives.HFDKD: _DENSE,
     objectives.HiddenCosineKD: "distils language models of one width",
     objectives.HybridKD: "needs a second, masked teacher",
     objectives.InstanceAlignmentKD: "needs perturbed images",
     objectives.KD3KD: "distils images without labels",
+    objectives.IntermediateCTCKD: _RECOGNISERS,
     objectives.LGViTKD: "distils a network with early exits into itself",
     objectives.LightHuBERTKD: "distils speech encoders into a supernet",
     objectives.MultiExitKD: "distils a network with early exits into itself",
@@ -213,4 +218,5 @@ ELSEWHERE = {
     objectives.UNICKD: "distils several vision transformers into one",
     objectives.SelectiveKD: _DENSE,
     objectives.WeightAwareKD: "needs features of labelled samples",
+    objectives.TransducerKD: _RECOGNISERS,
 }

@@ -177,7 +177,7 @@ class Distiller:
             self.student(*example.args, **example.kwargs)
         if self.teacher is None:
             return calls[0], Observation(Inputs())
-        return calls[0], self.teacher.observe(example, copy_overwritten=True)
+        return calls[0], self.teacher.observe(self.teacher.inputs_of(calls[0]), copy_overwritten=True)
 
     @property
     def _teacher_module(self) -> nn.Module:
@@ -295,20 +295,20 @@ class Distiller:
         tensors = call.inputs.tensors()
         if tensors and tensors[0].ndim and len(tensors[0]) == 0:
             raise ShapeError("the batch is empty: the student was called with 0 samples. Drop empty batches.")
-        teacher = self._teach(call.inputs, step, [self.objectives[name] for name in active])
+        teacher = self._teach(call, step, [self.objectives[name] for name in active])
         terms = {name: self.objectives[name](call, teacher, step) for name in active}
         if not self._proven.issuperset(active):
             prove(terms, call, teacher, self.allow)
             self._proven.update(active)
         return terms
 
-    def _teach(self, inputs: Inputs, step: Step, objectives: Sequence[Objective]) -> Observation:
+    def _teach(self, call: Observation, step: Step, objectives: Sequence[Objective]) -> Observation:
         taught = [objective for objective in objectives if objective.needs_teacher]
         if self.teacher is None or not taught:
-            return Observation(inputs)
+            return Observation(call.inputs)
         taps = {tap for objective in taught for tap in objective.teacher_taps}
         stop = not any(objective.needs_teacher_output for objective in taught)
-        return self.teacher.observe(inputs, step=step, taps=taps, stop=stop)
+        return self.teacher.observe(self.teacher.inputs_of(call), step=step, taps=taps, stop=stop)
 
     def _idle(self, active: Sequence[str]) -> Tensor | float:
         """A zero that depends on the adapters that take no part: DDP waits for a gradient of each."""

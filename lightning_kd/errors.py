@@ -5,6 +5,7 @@ KDError
 ├── LayoutError        a feature whose axes cannot be told apart, or contradict the declaration (also a ValueError)
 ├── TapError           a tap that names no module, did not fire, or was overwritten (also a ValueError)
 ├── SetupError         a Trainer, strategy, module or argument that distillation cannot work with (also a ValueError)
+├── TranscriptError    a transcript that is empty, too long or written in other tokens (also a ValueError)
 ├── TermError          a loss term that is zero, not finite or without gradient on the first step (also a ValueError)
 ├── AudioError         audio that is too short, not finite, or of another sample rate (also a ValueError)
 └── MissingExtraError  an optional dependency that is not installed (also an ImportError)
@@ -37,6 +38,10 @@ class TermError(KDError, ValueError):
 
 class AudioError(KDError, ValueError):
     """Audio that is too short, not finite, or of another sample rate than the model's."""
+
+
+class TranscriptError(KDError, ValueError):
+    """A transcript that is empty, too long, or written in other tokens."""
 
 
 class MissingExtraError(KDError, ImportError):

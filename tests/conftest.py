@@ -182,3 +182,80 @@ def train_three_steps(distil_three_steps):
         return SimpleNamespace(net=student, kd=kd, module=module, metrics=metrics)
 
     return train
+
+
+@pytest.fixture(scope="session")
+def whisper_parts():
+    """Make a random Whisper like OpenAI's, for two seconds of audio, and its processor: byte tokens, two languages."""
+    from tokenizers.pre_tokenizers import ByteLevel
+    from transformers import (
+        GenerationConfig,
+        WhisperConfig,
+        WhisperFeatureExtractor,
+        WhisperForConditionalGeneration,
+        WhisperProcessor,
+        WhisperTokenizer,
+    )
+
+    names = ["<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|zh|>", "<|translate|>", "<|transcribe|>"]
+    names += ["<|startoflm|>", "<|startofprev|>", "<|nospeech|>", "<|notimestamps|>"]
+    letters = sorted(ByteLevel.alphabet())
+    vocabulary = {token: index for index, token in enumerate([*letters, names[0]])}
+    tokenizer = WhisperTokenizer(vocab=vocabulary, merges=[])
+    tokenizer.add_tokens(names[1:], special_tokens=True)
+    tokenizer.add_tokens([f"<|{index * 0.02:.2f}|>" for index in range(101)])
+    index = {name: tokenizer.convert_tokens_to_ids(name) for name in names}
+
+    def make(decoder_layers=4, seed=0, **settings):
+        torch.manual_seed(seed)
+        end = index["<|endoftext|>"]
+        config = WhisperConfig(
+            vocab_size=len(tokenizer),
+            d_model=16,
+            encoder_layers=2,
+            decoder_layers=decoder_layers,
+            encoder_attention_heads=2,
+            decoder_attention_heads=2,
+            encoder_ffn_dim=32,
+            decoder_ffn_dim=32,
+            num_mel_bins=16,
+            max_source_positions=100,
+            max_target_positions=24,
+            pad_token_id=end,
+            bos_token_id=end,
+            eos_token_id=end,
+            decoder_start_token_id=index["<|startoftranscript|>"],
+            **settings,
+        )
+        model = WhisperForConditionalGeneration(config)
+        with torch.no_grad():  # larger than the initialisation, so that scores differ from token to token
+            for parameter in model.parameters():
+                parameter.mul_(4.0)
+        model.generation_config = GenerationConfig(
+            decoder_start_token_id=config.decoder_start_token_id,
+            eos_token_id=end,
+            pad_token_id=end,
+            bos_token_id=end,
+            max_length=24,
+            is_multilingual=True,
+            lang_to_id={name: index[name] for name in ("<|en|>", "<|zh|>")},
+            task_to_id={"transcribe": index["<|transcribe|>"], "translate": index["<|translate|>"]},
+            no_timestamps_token_id=index["<|notimestamps|>"],
+            suppress_tokens=[index[name] for name in names[1:]],
+            return_timestamps=False,
+        )
+        return model.eval()
+
+    extractor = WhisperFeatureExtractor(feature_size=16, chunk_length=2)
+    return SimpleNamespace(
+        make=make, processor=WhisperProcessor(extractor, tokenizer), tokenizer=tokenizer, index=index
+    )
+
+
+@pytest.fixture(scope="session")
+def whisper_checkpoint(whisper_parts, tmp_path_factory):
+    """Folder with a random Whisper and its processor, as `save_pretrained` writes them."""
+    folder = tmp_path_factory.mktemp("whisper")
+    whisper_parts.make().save_pretrained(folder)
+    whisper_parts.processor.save_pretrained(folder)
+    return folder

@@ -9,6 +9,7 @@ from lightning_kd.callbacks.latency_budget import LatencyBudget
 from lightning_kd.callbacks.low_bit import LowBitTraining
 from lightning_kd.callbacks.quantization import QuantizationAwareTraining
 from lightning_kd.callbacks.sparsity import TwoFourSparsity
+from lightning_kd.callbacks.speculative import SpeculativeAcceptance
 from lightning_kd.callbacks.structured_pruning import StructuredPruning
 from lightning_kd.callbacks.teacher_intervention import TeacherIntervention
 from lightning_kd.callbacks.weight_aligning import WeightAligning
@@ -22,6 +23,7 @@ __all__ = [
     "LatencyMonitor",
     "LowBitTraining",
     "QuantizationAwareTraining",
+    "SpeculativeAcceptance",
     "StructuredPruning",
     "TeacherIntervention",
     "TwoFourSparsity",

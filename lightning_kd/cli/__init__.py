@@ -33,6 +33,7 @@ COMMANDS: Mapping[str, Command] = {
     "history": Command("history", "list the latencies that were recorded"),
     "report": Command("report", "show latencies as a table, CSV and a page with plots"),
     "match": Command("match", "find the layers of two networks that see the same things"),
+    "pseudo-label": Command("pseudo_label", "let a teacher transcribe a data set, resumably and in several processes"),
     "methods": Command("methods", "list the methods of distillation: what each moves, needs and costs, its source"),
     "doctor": Command("doctor", "show which runtimes can be used here, and the command that installs the rest"),
     "demo": Command("demo", "distil, export, verify and profile on handwritten digits, without a download"),

@@ -22,6 +22,7 @@ from lightning_kd.losses.contextual import HiddenFrameRegression, contextual_tar
 from lightning_kd.losses.contrastive import NoiseContrastive, noise_contrastive
 from lightning_kd.losses.correlation import ClassCorrelation, class_correlation
 from lightning_kd.losses.cross_entropy import SoftCrossEntropy, soft_cross_entropy
+from lightning_kd.losses.ctc import CTCFrameKL, FrameKL, GuidedCTC, frame_kl, guided_ctc
 from lightning_kd.losses.decoupled import DecoupledKL, NormalizedCrossEntropy, decoupled_kl, normalized_cross_entropy
 from lightning_kd.losses.discrimination import Discrimination, discrimination
 from lightning_kd.losses.divergences import JensenShannon, SymmetricKL, jensen_shannon, symmetric_kl
@@ -35,6 +36,18 @@ from lightning_kd.losses.exits import (
 )
 from lightning_kd.losses.feature import CosineDistance, FeatureMSE, cosine_distance, feature_mse
 from lightning_kd.losses.frame_regression import FrameRegression, MaskedSpanMSE, frame_regression, masked_span_mse
+from lightning_kd.losses.frame_selection import (
+    AllFrames,
+    EliminateBlanks,
+    FrameSelection,
+    KeepAround,
+    RandomBlanks,
+    ThresholdBlanks,
+    TrimBlanks,
+    WidenAround,
+    select_frames,
+    spiking_frames,
+)
 from lightning_kd.losses.frames import FrameCosine, FrameL1, FrameMSE, frame_cosine, frame_l1, frame_mse, reduce_frames
 from lightning_kd.losses.generation import GenerationError, generation_error
 from lightning_kd.losses.hard import HardTargetCrossEntropy, class_balanced_weights, hard_target_cross_entropy
@@ -77,6 +90,7 @@ from lightning_kd.losses.selective import (
     selective_pixel_kl,
     selective_region_cosine,
 )
+from lightning_kd.losses.sequence import CTCHypotheses, ctc_hypotheses, ctc_negative_log_likelihood
 from lightning_kd.losses.skew import SkewKL, SkewReverseKL, skew_kl, skew_reverse_kl
 from lightning_kd.losses.stages import (
     HierarchicalContext,
@@ -86,6 +100,7 @@ from lightning_kd.losses.stages import (
 )
 from lightning_kd.losses.teacher_dropping import CosineSmoothL1, DroppedMean, cosine_smooth_l1, dropped_mean
 from lightning_kd.losses.token_relations import TokenRelationKL, token_relation_kl
+from lightning_kd.losses.transducer import TransducerKL, transducer_kl
 from lightning_kd.losses.unlabelled import (
     WeightAwareCrossEntropy,
     WeightedFeatureMSE,
@@ -99,10 +114,13 @@ from lightning_kd.losses.variational import VariationalInformation, variational_
 
 __all__ = [
     "AffinityMimicking",
+    "AllFrames",
     "AttentionKL",
     "AttentionScoreMSE",
     "AttentionTransfer",
     "CKALoss",
+    "CTCFrameKL",
+    "CTCHypotheses",
     "ChannelDistributionKL",
     "ChannelGramMSE",
     "ChannelWiseKL",
@@ -115,13 +133,17 @@ __all__ = [
     "DirectionL1",
     "Discrimination",
     "DroppedMean",
+    "EliminateBlanks",
     "ExitCrossEntropy",
     "FeatureMSE",
     "FrameCosine",
+    "FrameKL",
     "FrameL1",
     "FrameMSE",
     "FrameRegression",
+    "FrameSelection",
     "GenerationError",
+    "GuidedCTC",
     "HardTargetCrossEntropy",
     "HiddenFrameRegression",
     "HierarchicalContext",
@@ -130,6 +152,7 @@ __all__ = [
     "InterpolatedCrossEntropy",
     "Interpolation",
     "JensenShannon",
+    "KeepAround",
     "MaskedReconstruction",
     "MaskedSpanMSE",
     "MinibatchCKA",
@@ -140,6 +163,7 @@ __all__ = [
     "PatchEmbeddingAlignment",
     "PatchSimilarity",
     "ProbabilisticTransfer",
+    "RandomBlanks",
     "RelationalAngle",
     "RelationalDistance",
     "SelectivePixelKL",
@@ -151,11 +175,15 @@ __all__ = [
     "SoftTargetKL",
     "StandardizedSmoothL1",
     "SymmetricKL",
+    "ThresholdBlanks",
     "TokenRelationKL",
+    "TransducerKL",
+    "TrimBlanks",
     "VariationalInformation",
     "ViewDistance",
     "WeightAwareCrossEntropy",
     "WeightedFeatureMSE",
+    "WidenAround",
     "affinity_mimicking",
     "attention_kl",
     "attention_score_mse",
@@ -176,6 +204,8 @@ __all__ = [
     "correlation_congruence",
     "cosine_distance",
     "cosine_smooth_l1",
+    "ctc_hypotheses",
+    "ctc_negative_log_likelihood",
     "cumulative_mse",
     "decoupled_kl",
     "direction_l1",
@@ -184,12 +214,14 @@ __all__ = [
     "exit_cross_entropy",
     "feature_mse",
     "frame_cosine",
+    "frame_kl",
     "frame_l1",
     "frame_mse",
     "frame_regression",
     "gate_diversity_loss",
     "gate_entropy_loss",
     "generation_error",
+    "guided_ctc",
     "hard_target_cross_entropy",
     "hidden_frame_regression",
     "hierarchical_context",
@@ -211,6 +243,7 @@ __all__ = [
     "reduce_frames",
     "relational_angle",
     "relational_distance",
+    "select_frames",
     "selective_pixel_kl",
     "selective_region_cosine",
     "similarity_preserving",
@@ -218,10 +251,12 @@ __all__ = [
     "skew_reverse_kl",
     "soft_cross_entropy",
     "soft_target_kl",
+    "spiking_frames",
     "standardize_logits",
     "standardized_smooth_l1",
     "symmetric_kl",
     "token_relation_kl",
+    "transducer_kl",
     "useful_learners",
     "variational_information",
     "view_distance",

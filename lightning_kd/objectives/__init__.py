@@ -10,6 +10,9 @@ from lightning_kd.objectives.channel_wise import CWDKD
 from lightning_kd.objectives.cka import CKAKD
 from lightning_kd.objectives.contrastive import CRDKD
 from lightning_kd.objectives.correlation import DISTKD
+from lightning_kd.objectives.ctc import CTCKD, GuidedCTCKD
+from lightning_kd.objectives.ctc_intermediate import IntermediateCTCKD
+from lightning_kd.objectives.ctc_sequence import CTCSequenceKD
 from lightning_kd.objectives.curriculum import CTKD, TAIDKD
 from lightning_kd.objectives.decoupled import DKD, NKD
 from lightning_kd.objectives.deit import DeiTKD
@@ -38,6 +41,7 @@ from lightning_kd.objectives.review import ReviewKD
 from lightning_kd.objectives.scale import ScaleKD
 from lightning_kd.objectives.selective import BSDKD, HFDKD, SelectiveKD
 from lightning_kd.objectives.tinybert import TinyBERTKD, TinyBERTLogitKD
+from lightning_kd.objectives.transducer import TransducerKD
 from lightning_kd.objectives.transkd import CSFKD
 from lightning_kd.objectives.unic import UNICKD
 from lightning_kd.objectives.unlabelled import KD3KD, InstanceAlignmentKD, WeightAwareKD
@@ -58,6 +62,7 @@ __all__ = [
     "CKAKD",
     "CRDKD",
     "CSFKD",
+    "CTCKD",
     "CTKD",
     "CWDKD",
     "DISTKD",
@@ -84,6 +89,7 @@ __all__ = [
     "ACMModuleKD",
     "ARMHuBERTKD",
     "AffinityKD",
+    "CTCSequenceKD",
     "DPHuBERTKD",
     "DeiTKD",
     "DiscriminatorKD",
@@ -93,9 +99,11 @@ __all__ = [
     "FitNetKD",
     "FrameKD",
     "FurtherPretrainingKD",
+    "GuidedCTCKD",
     "HiddenCosineKD",
     "HybridKD",
     "InstanceAlignmentKD",
+    "IntermediateCTCKD",
     "LGViTKD",
     "LightHuBERTKD",
     "LogitKD",
@@ -116,6 +124,7 @@ __all__ = [
     "SymmetricKLKD",
     "TinyBERTKD",
     "TinyBERTLogitKD",
+    "TransducerKD",
     "ViTKD",
     "WeightAwareKD",
 ]

@@ -27,6 +27,14 @@ from lightning_kd.recipes.own_teachers import (
     momentum_distillation,
     progressive_self_distillation,
 )
+from lightning_kd.recipes.recognition import (
+    ctc_kd,
+    ctc_sequence,
+    distil_whisper,
+    guided_ctc,
+    self_distilled_ctc,
+    transducer_kd,
+)
 from lightning_kd.recipes.relations import cc, crd, ickd, patch_similarity, pkt, rkd, sp
 from lightning_kd.recipes.several_teachers import meal_v2, unic
 from lightning_kd.recipes.speech import armhubert, distilhubert, fithubert
@@ -54,12 +62,15 @@ __all__ = [
     "collaborative",
     "collaborative_students",
     "crd",
+    "ctc_kd",
+    "ctc_sequence",
     "ctkd",
     "cwd",
     "deep_mutual_learning",
     "deit",
     "deit_lt",
     "dist",
+    "distil_whisper",
     "distilhubert",
     "dkd",
     "dmae",
@@ -71,6 +82,7 @@ __all__ = [
     "further_pretraining",
     "g2sd",
     "ground_truth_weight",
+    "guided_ctc",
     "hybrid",
     "ickd",
     "in_stages",
@@ -98,6 +110,7 @@ __all__ = [
     "rkd",
     "scalekd",
     "selective",
+    "self_distilled_ctc",
     "simkd",
     "skew_kl",
     "sp",
@@ -107,6 +120,7 @@ __all__ = [
     "teacher_intervention",
     "tinybert",
     "tinyclip",
+    "transducer_kd",
     "transkd",
     "unic",
     "vid",

@@ -29,6 +29,7 @@ from lightning_kd.students.supernet import (
     find_subnet,
     supernet_encoder,
 )
+from lightning_kd.students.whisper import distil_whisper_student, draft_decoder, maximally_spaced
 
 if TYPE_CHECKING:
     from lightning_kd.students.thin_hubert import ThinHubert, armhubert_config, fithubert_config
@@ -53,12 +54,15 @@ __all__ = [
     "adaptive_modules",
     "adaptive_parameters",
     "armhubert_config",
+    "distil_whisper_student",
     "distilhubert_student",
+    "draft_decoder",
     "find_subnet",
     "fithubert_config",
     "fix_learners",
     "inherit_weights",
     "lgvit_exits",
+    "maximally_spaced",
     "patchify",
     "set_lengths",
     "supernet_encoder",

@@ -8,6 +8,7 @@ from lightning_kd.teachers.masked_and_clean import MaskedAndClean
 from lightning_kd.teachers.moving import EMATeacher, PastTeacher, random_teacher
 from lightning_kd.teachers.peer import PeerTeacher
 from lightning_kd.teachers.protocol import BaseTeacher, Knowledge, Teacher
+from lightning_kd.teachers.shared_encoder import SharedEncoderTeacher
 from lightning_kd.teachers.sources import source_weights, task_similarity
 from lightning_kd.teachers.tail import TeacherTail
 from lightning_kd.teachers.views import ResizedView
@@ -26,6 +27,7 @@ __all__ = [
     "PastTeacher",
     "PeerTeacher",
     "ResizedView",
+    "SharedEncoderTeacher",
     "Teacher",
     "TeacherTail",
     "WaveformView",

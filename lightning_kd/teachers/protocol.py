@@ -38,6 +38,9 @@ class Teacher(Protocol):
     def prepare(self, student: nn.Module) -> None:
         """Meet the student, once, before taps are set; a student's average makes its first copy here."""
 
+    def inputs_of(self, call: Observation) -> Inputs:
+        """What `observe` gets of a call of the student: its arguments, or what else the call shows."""
+
     def tap(self, taps: Iterable[Tap]) -> None:
         """Read ``taps`` from now on, in place of those read so far."""
 
@@ -106,6 +109,10 @@ class BaseTeacher:
 
     def prepare(self, student: nn.Module) -> None:
         """Do nothing."""
+
+    def inputs_of(self, call: Observation) -> Inputs:
+        """Return the arguments of the call, unchanged."""
+        return call.inputs
 
     def tap(self, taps: Iterable[Tap]) -> None:
         """Refuse taps, which a teacher without features cannot read.

@@ -155,3 +155,19 @@ def test_spoken_digits_prints_a_row_per_student_with_what_it_knows_before_it_see
     for row in result["rows"]:
         assert all(0 <= accuracy <= 100 for accuracy in row["accuracy_last"] + row["frozen"])
     assert result["parameters"]["student"] < result["parameters"]["teacher"]
+
+
+def test_an4_ctc_has_error_rates_of_every_method_that_it_is_asked_for():
+    file = Path(__file__).parents[1] / "data" / "an4.npz"
+    methods = ["alone", "symmetric 1", "symmetric 1, no labels", "best transcript, no labels"]
+
+    result = run("an4_ctc.py", "--file", str(file), "--methods", *methods)
+
+    assert {"machine", "versions", "sizes", "optimiser", "source"} <= result.keys()
+    assert [row["method"] for row in result["rows"]] == methods
+    assert [row["share"] for row in result["rows"]] == [0.0, 0.9, 1.0, 1.0]
+    assert result["utterances"] == {"train": 3, "test": 2}
+    for row in (result["teacher"], *result["rows"]):
+        assert row["word_error_rate"] >= 0
+        assert row["character_error_rate"] >= 0
+        assert 0 <= row["blank"] <= 1

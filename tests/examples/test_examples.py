@@ -18,6 +18,8 @@ RUNS = [
     ("data_pruning.py", (), "moderate"),
     ("distil_classifier.py", (), "student distilled:"),
     ("distil_hubert.py", (), "parameters teach"),
+    ("distil_ctc.py", (), "student distilled:"),
+    ("distil_whisper.py", (), "tokens per pass"),
     ("export_and_profile.py", (), "noise"),
     ("ensemble_teacher.py", (), "student of its own average:"),
     ("keyword_spotting.py", (), "heard:"),

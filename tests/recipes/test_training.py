@@ -54,6 +54,8 @@ ELSEWHERE = {
     *("meal_v2", "unic", "momentum_distillation", "progressive_self_distillation"),  # test_teacher_recipes.py
     *("deep_mutual_learning", "collaborative_students", "ground_truth_weight"),  # test_teacher_recipes.py
     *("keyword_spotting", "kwt"),  # test_keywords.py
+    *("ctc_kd", "ctc_sequence", "guided_ctc", "self_distilled_ctc", "transducer_kd"),  # objectives/test_ctc.py
+    "distil_whisper",  # test_recognition.py
 }
 
 
