@@ -1,5 +1,6 @@
 """Speech students in every runtime: encoders of any audio length, and keyword spotters from waveform to class."""
 
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -78,10 +79,10 @@ def error(session, network, waveform):
     return np.linalg.norm(found - expected) / np.linalg.norm(expected)
 
 
-@pytest.fixture(scope="module")
-def encoder():
+@pytest.fixture(params=["group"])
+def encoder(request):
     torch.manual_seed(0)
-    return Encoder("group").eval()
+    return Encoder(request.param).eval()
 
 
 # Group norm asks PyTorch for the size of the batch, and Core ML takes a trace.
@@ -90,7 +91,11 @@ TRACED = pytest.mark.filterwarnings("ignore:Converting a tensor to a Python bool
 
 @TRACED
 @pytest.mark.slow
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize(
+    ("encoder", "runtime"),
+    [("layer", "onnx"), ("group", "openvino"), ("group", "coreml"), ("group", "executorch")],
+    indirect=["encoder"],
+)
 def test_an_encoder_takes_audio_of_any_length(encoder, runtime, tmp_path):
     to, suffix, largest = RUNTIMES[runtime]
     artifact = exporters.export(encoder, spec(), to=to, path=tmp_path / f"n{suffix}")
@@ -121,14 +126,6 @@ def test_an_encoder_takes_the_lengths_that_core_ml_enumerates(encoder, tmp_path)
         session.run({"waveform": speech(8000)})
 
 
-@pytest.mark.slow
-def test_an_encoder_with_layer_norms_takes_audio_of_any_length(tmp_path):
-    network = Encoder("layer").eval()
-    artifact = exporters.export(network, spec(), to="onnx", path=tmp_path / "n.onnx")
-    session = exporters.load(artifact, threads=1)
-    assert max(error(session, network, speech(samples)) for samples in LENGTHS) <= 1e-5
-
-
 def spotters(randomise_batch_norm):
     torch.manual_seed(0)
     return {
@@ -139,8 +136,13 @@ def spotters(randomise_batch_norm):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("runtime", RUNTIMES)
-@pytest.mark.parametrize("name", ["bc-resnet on log-mel features", "kwt on cepstra", "matchboxnet on cepstra"])
+@pytest.mark.parametrize(
+    ("name", "runtime"),
+    [
+        *product(("bc-resnet on log-mel features", "kwt on cepstra"), RUNTIMES),
+        ("matchboxnet on cepstra", "executorch"),
+    ],
+)
 def test_a_keyword_spotter_takes_a_second_of_sound(name, runtime, randomise_batch_norm, tmp_path):
     network = spotters(randomise_batch_norm)[name]
     to, suffix, _ = RUNTIMES[runtime]
