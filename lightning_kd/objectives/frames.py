@@ -35,6 +35,7 @@ class FrameKD(PairedObjective):
         projection: ``"auto"`` projects only if the widths differ, ``"always"`` even if not, ``"none"`` never.
         reduction: Mean over ``"frame"``, or ``"utterance"``: each counts the same.
         mask_padding: Whether padded frames are left out; the official codes of speech distillation keep them.
+        resampling: How a teacher of another rate is brought to the student's, ``"linear"`` or ``"pool"``.
         weight: Factor of the term.
         name: Name of the term.
 
@@ -59,18 +60,20 @@ class FrameKD(PairedObjective):
         projection: Projection = "auto",
         reduction: FrameReduction = "frame",
         mask_padding: bool = True,
+        resampling: Resampling = "linear",
         weight: Weight = 1.0,
         name: str = "frames",
     ) -> None:
         super().__init__(student, teacher, name=name, weight=weight)
         check_choice("distance", distance, tuple(_LOSSES))
         check_choice("projection", projection, ("auto", "always", "none"))
+        check_choice("resampling", resampling, ("linear", "pool"))
         check_frame_reduction(reduction)
         self.distance: FrameDistance = distance
         self.projection: Projection = projection
         self.reduction: FrameReduction = reduction
         self.mask_padding = mask_padding
-        self.resampling: Resampling = "linear"
+        self.resampling: Resampling = resampling
         self.adapters = nn.ModuleList()
 
     @override

@@ -157,6 +157,7 @@ ROWS = {
     "FrameKD, cosine": Row(lambda net, **options: frames(net, distance="cosine", **options)),
     "FrameKD, student of half the rate": Row(slower_student, counted=half),
     "FrameKD, teacher of half the rate": Row(slower_teacher),
+    "FrameKD, pooled": Row(lambda net, **options: slower_student(net, resampling="pool", **options), counted=half),
 }
 CASES = [(name, options) for name, row in ROWS.items() for options in row.options]
 

@@ -215,3 +215,5 @@ def test_options_are_checked():
         FrameKD("a", "b", reduction="sum")
     with pytest.raises(ValueError, match="`distance` must be one of 'mse', 'l1', 'cosine', got 'l2'"):
         FrameKD("a", "b", distance="l2")
+    with pytest.raises(ValueError, match="`resampling` must be one of 'linear', 'pool', got 'nearest'"):
+        FrameKD("a", "b", resampling="nearest")
