@@ -69,7 +69,7 @@ def fit(net: nn.Module, data: TensorDataset, epochs: int, callbacks: list[L.Call
     loader = DataLoader(data, batch_size=32, shuffle=True)
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = L.Trainer(max_epochs=epochs, callbacks=callbacks, accelerator="cpu", enable_model_summary=False, **quiet)
-    trainer.fit(Digits(net), loader)
+    trainer.fit(Digits(net.train()), loader)
 
 
 @torch.no_grad()
@@ -116,10 +116,8 @@ def main() -> None:
     # Stage 2: what is left is distilled on, with the linear layers of the first stage.
     fit(smaller, training, epochs, [dphubert_second_stage(kd)])
     describe("pruned and distilled on", smaller, test)
-    print(
-        "heads, units:",
-        *zip(EncoderShape.of(smaller.hubert).heads, EncoderShape.of(smaller.hubert).intermediate, strict=True),
-    )
+    shape = EncoderShape.of(smaller.hubert)
+    print(f"heads {shape.heads}, units {shape.intermediate}, channels {shape.convolutions}")
 
     with tempfile.TemporaryDirectory() as folder:
         save_shaped(smaller, Path(folder))

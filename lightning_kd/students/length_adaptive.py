@@ -181,11 +181,13 @@ def most_different(states: Tensor, valid: Tensor | None, counts: Tensor | int) -
         >>> most_different(states, None, 2)
         (tensor([[0, 2]]), None)
     """
-    change = 1 - F.cosine_similarity(states[:, 1:], states[:, :-1], dim=-1)
-    change = F.pad(change, (1, 0), value=3.0)  # more than any cosine gives
+    directions = F.normalize(states, dim=-1)
+    change = (directions[:, 1:] - directions[:, :-1]).square().sum(dim=-1)  # twice one minus the cosine
+    change = F.pad(change, (1, 0), value=5.0)  # more than any pair gives
     if valid is None or isinstance(counts, int):
         chosen = change.topk(int(counts), dim=1).indices
-        return chosen.sort(dim=1).values, None
+        # Not sort: mobile runtimes have kernels for the largest values only.
+        return (-chosen.float()).topk(int(counts), dim=1).values.neg().long(), None
     order = change.masked_fill(~valid, -1.0).argsort(dim=1, descending=True, stable=True)[:, : int(counts.max())]
     remaining = torch.arange(order.shape[1], device=order.device) < counts[:, None]
     chosen = order.masked_fill(~remaining, states.shape[1]).sort(dim=1).values
