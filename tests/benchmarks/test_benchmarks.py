@@ -171,3 +171,34 @@ def test_an4_ctc_has_error_rates_of_every_method_that_it_is_asked_for():
         assert row["word_error_rate"] >= 0
         assert row["character_error_rate"] >= 0
         assert 0 <= row["blank"] <= 1
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """Folder with the committed clips five times over, in the form of the data set's files."""
+    with np.load(BENCHMARKS.parent / "tests" / "data" / "speech_commands.npz") as arrays:
+        columns = dict(arrays)
+    sizes = np.diff(columns["offsets"])
+    columns |= {name: np.tile(columns[name], 5) for name in ("flac", "label", "is_test")}
+    columns["offsets"] = np.concatenate([[0], np.cumsum(np.tile(sizes, 5))])
+    (tmp_path / "speech_commands_v2_test").mkdir()
+    np.savez(tmp_path / "speech_commands_v2_test" / "sc_v2_test_a.npz", **columns)
+    return tmp_path
+
+
+def test_speech_commands_writes_accuracies_and_the_latency_of_what_is_deployed(clips, tmp_path):
+    output = tmp_path / "rows.json"
+
+    result = run("speech_commands.py", "--runtimes", "onnx", "--output", str(output), LIGHTNING_KD_DATA=str(clips))
+
+    assert json.loads(output.read_text()) == result
+    assert result["clips"] == [70, 30]
+    assert [row["method"] for row in result["rows"]] == ["alone", "keyword_spotting"]
+    assert {row["parameters"] for row in result["rows"]} == {9232}
+    for row in result["rows"]:
+        assert len(row["accuracy_last"]) == len(row["false_accepts_per_hour"]) == len(row["seeds"]) == 1
+    assert {row["runtime"] for row in result["exports"]} == {"onnx"}
+    for row in result["exports"]:
+        assert row["p50_interval_ms"][0] <= row["p50_ms"] <= row["p50_interval_ms"][1]
+        assert row["real_time_factor"] == pytest.approx(row["p50_ms"] / 1000)
+        assert row["relative_l2"] < 1e-4
