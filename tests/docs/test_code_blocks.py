@@ -77,6 +77,7 @@ def checkpoint(speech_net, tmp_path_factory):
         "docs/guide.md",
         "docs/keywords.md",
         "docs/qat.md",
+        "docs/recognition.md",
         "docs/speech.md",
         "docs/selection.md",
         "docs/speech_compression.md",

@@ -15,16 +15,22 @@ from torch.testing import assert_close
 from transformers import HubertConfig
 
 from lightning_kd import Distiller, FrozenTeacher
+from lightning_kd.losses import AllFrames
 from lightning_kd.objectives import (
+    CTCKD,
     ACMGateKD,
     ACMModuleKD,
     ARMHuBERTKD,
+    CTCSequenceKD,
     DistilHuBERTKD,
     DPHuBERTKD,
     FitHuBERTKD,
     FrameKD,
+    GuidedCTCKD,
+    IntermediateCTCKD,
     LightHuBERTKD,
     Objective,
+    TransducerKD,
 )
 from lightning_kd.objectives.lighthubert import without_spans
 from lightning_kd.students import (
@@ -130,6 +136,40 @@ def shortened(speech_net, **options) -> Networks:
     return student, speech_net(), FrameKD(place, place, **options)
 
 
+def recognisers(speech_net, *, objective, **options) -> Networks:
+    networks = (speech_net(kind="ForCTC", vocab_size=7, final_dropout=0.0) for _ in range(2))
+    return *networks, objective(**options)
+
+
+class Lattices(nn.Module):
+    """A transducer for transcripts of two labels, as far as the objective looks."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.joint = encoder, nn.Linear(16, 3 * 7)
+
+    def _get_feat_extract_output_lengths(self, lengths: Tensor) -> Tensor:
+        return self.encoder._get_feat_extract_output_lengths(lengths)
+
+    def forward(self, input_values: Tensor, attention_mask: Tensor) -> Tensor:
+        hidden = self.encoder(input_values, attention_mask=attention_mask).last_hidden_state
+        return self.joint(hidden).unflatten(-1, (3, 7))
+
+
+def transducers(speech_net, **options) -> Networks:
+    return Lattices(speech_net()), Lattices(speech_net()), TransducerKD(**options)
+
+
+def transcripts(frames: list[int]) -> dict[str, Tensor]:
+    """Two labels, or one, that follow from the length of the utterance."""
+    return {"labels": torch.tensor([[1 + size % 6, 1 + size % 5 if size % 2 else -100] for size in frames])}
+
+
+def one(_: int) -> int:
+    """The loss is a mean over utterances."""
+    return 1
+
+
 def spans(frames: list[int]) -> dict[str, Any]:
     hidden = torch.arange(max(frames)) % 3 == 0
     return {"mask_time_indices": hidden & (torch.arange(max(frames)) < torch.tensor(frames)[:, None])}
@@ -151,6 +191,22 @@ ROWS = {
     "LightHuBERTKD": Row(lighthubert, call=spans, counted=hidden_third),
     "ACMModuleKD": Row(lambda net, **options: adaptive(net, objective=ACMModuleKD, **options)),
     "ACMGateKD": Row(lambda net, **options: adaptive(net, objective=ACMGateKD, **options)),
+    "CTCKD": Row(
+        lambda net, **options: recognisers(net, objective=CTCKD, **options), options=({"reduction": "utterance"},)
+    ),
+    "CTCKD, all frames": Row(lambda net, **o: recognisers(net, objective=CTCKD, selection=AllFrames(), **o)),
+    "GuidedCTCKD": Row(lambda net, **options: recognisers(net, objective=GuidedCTCKD, **options)),
+    "CTCSequenceKD": Row(
+        lambda net, **options: recognisers(net, objective=CTCSequenceKD, **options),
+        counted=one,
+        options=({"hypotheses": 1}, {"hypotheses": 3}),
+    ),
+    "IntermediateCTCKD": Row(
+        lambda net, **o: recognisers(net, objective=IntermediateCTCKD, layer="hubert.encoder.layers.0", **o),
+        batch=transcripts,
+        options=({"reduction": "utterance"},),
+    ),
+    "TransducerKD": Row(transducers, batch=transcripts, options=({"reduction": "utterance"},)),
     "FrameKD, student that drops frames": Row(shortened),
     "FrameKD, mse": Row(frames),
     "FrameKD, l1": Row(lambda net, **options: frames(net, distance="l1", **options)),
