@@ -6,6 +6,7 @@ import lightning as L
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
 
 from lightning_kd import FeatureKD, LogitKD, MutualLearning, Window
@@ -29,7 +30,7 @@ def students(classifier, cnn, teacher):
 
 
 def kl(student, other):
-    log_q, log_p = F.log_softmax(student, dim=-1), F.log_softmax(other.detach(), dim=-1)
+    log_q, log_p = F.log_softmax(student.float(), dim=-1), F.log_softmax(other.detach().float(), dim=-1)
     return F.kl_div(log_q, log_p, log_target=True, reduction="batchmean")
 
 
@@ -76,13 +77,18 @@ class ByHand(L.LightningModule):
         return optimizers, [torch.optim.lr_scheduler.LambdaLR(o, lambda epoch: 0.9**epoch) for o in optimizers]
 
 
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
 @pytest.mark.parametrize("order", ["together", "in_turn"])
-def test_weights_equal_those_of_a_hand_written_module(order, students, loader, trainer):
+def test_weights_equal_those_of_a_hand_written_module(order, precision, students, loader, trainer):
     modules = students()
     theirs = ByHand(copy.deepcopy(modules), order)
     mutual = MutualLearning(modules, student="net", order=order)
-    trainer(max_epochs=2).fit(mutual, loader())
-    trainer(max_epochs=2).fit(theirs, loader())
+    for module in (mutual, theirs):
+        options = {"precision": precision}
+        if precision == "16-mixed":  # on a CPU, with a scaler that grows after every other step
+            scaler = torch.amp.GradScaler("cpu", init_scale=256.0, growth_interval=2)
+            options = {"plugins": [MixedPrecision("16-mixed", "cpu", scaler=scaler)]}
+        trainer(max_epochs=2, **options).fit(module, loader())
     start = students()
     for name, net in zip(NAMES, (theirs.a, theirs.b), strict=True):
         assert not torch.equal(start[name].net.head.weight, net.head.weight)

@@ -46,7 +46,7 @@ def distillation(teacher):
 
 
 def kl(student, teacher):
-    log_q, log_p = (F.log_softmax(logits / TEMPERATURE, dim=-1) for logits in (student, teacher))
+    log_q, log_p = (F.log_softmax(logits.float() / TEMPERATURE, dim=-1) for logits in (student, teacher))
     return F.kl_div(log_q, log_p, log_target=True, reduction="batchmean") * TEMPERATURE**2
 
 
@@ -54,7 +54,7 @@ def hand_written_target(kind, teacher, other, cnn):
     """What teaches, in plain PyTorch: a function of the images and of a copy of the student."""
 
     def ensemble(x, _):
-        log_p = torch.stack([F.log_softmax(net(x) / TEMPERATURE, dim=-1) for net in (teacher, other)])
+        log_p = torch.stack([F.log_softmax(net(x).float() / TEMPERATURE, dim=-1) for net in (teacher, other)])
         weights = F.softmax((log_p.exp() * log_p).sum(-1), dim=0)[..., None]
         return TEMPERATURE * torch.logsumexp(log_p + weights.log(), dim=0)
 
@@ -104,13 +104,13 @@ def by_hand(classifier, kind, target):
     return ByHand
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize(("precision", "accumulate"), [("32-true", 1), ("32-true", 2), ("bf16-mixed", 2)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_weights_equal_those_of_a_hand_written_module(
-    kind, accumulate, make, classifier, cnn, teacher, other, loader, trainer
+    kind, precision, accumulate, make, classifier, cnn, teacher, other, loader, trainer
 ):
     start = cnn()
-    options = {"max_epochs": 2, "accumulate_grad_batches": accumulate}
+    options = {"max_epochs": 2, "accumulate_grad_batches": accumulate, "precision": precision}
     ours = classifier(copy.deepcopy(start))
     trainer(callbacks=[distillation(make(kind))], **options).fit(ours, loader())
     target = hand_written_target(kind, teacher.eval(), other, cnn)
