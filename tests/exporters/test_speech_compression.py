@@ -19,7 +19,7 @@ from lightning_kd.students import (
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:openvino")]
 SPACE = SearchSpace(widths=(8, 16), heads=(1, 2), ratios=(1.5,), depths=(2,), head_width=8, convolutions=(8,) * 7)
-RUNTIMES = [("onnx", ".onnx"), ("openvino", ".xml")]
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
 
 
 class Features(nn.Module):
@@ -62,12 +62,20 @@ def shortened(speech_net):
     return student
 
 
-@pytest.mark.parametrize(("to", "suffix"), RUNTIMES)
-@pytest.mark.parametrize("make", [pruned, extracted, adaptive, shortened])
-def test_runs_as_in_pytorch(make, to, suffix, speech_net, tmp_path):
+@pytest.mark.parametrize(
+    ("make", "to"),
+    [
+        (pruned, "onnx"),
+        (extracted, "onnx"),
+        (adaptive, "onnx"),
+        (shortened, "onnx"),
+        (shortened, "openvino"),
+    ],
+)
+def test_runs_as_in_pytorch(make, to, speech_net, tmp_path):
     network = Features(make(speech_net)).eval()
     waveform = torch.randn(2, 1600)
-    path = tmp_path / f"student{suffix}"
+    path = tmp_path / f"student{SUFFIXES[to]}"
     artifact = exporters.export(network, {"waveform": waveform}, to=to, path=path)
     other = torch.randn(2, 1600)
     (output,) = exporters.load(artifact).run({"waveform": other.numpy()}).values()
