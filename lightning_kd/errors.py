@@ -8,6 +8,8 @@ KDError
 ├── TranscriptError    a transcript that is empty, too long or written in other tokens (also a ValueError)
 ├── TermError          a loss term that is zero, not finite or without gradient on the first step (also a ValueError)
 ├── AudioError         audio that is too short, not finite, or of another sample rate (also a ValueError)
+├── CacheError         a cache of teacher outputs that is damaged, unfinished or of something else (also a ValueError)
+├── StorageError       a file of a cache that cannot be read or written (also an OSError)
 └── MissingExtraError  an optional dependency that is not installed (also an ImportError)
 """
 
@@ -42,6 +44,14 @@ class AudioError(KDError, ValueError):
 
 class TranscriptError(KDError, ValueError):
     """A transcript that is empty, too long, or written in other tokens."""
+
+
+class CacheError(KDError, ValueError):
+    """A cache of teacher outputs that is damaged, unfinished, or was written from something else."""
+
+
+class StorageError(KDError, OSError):
+    """A file of a cache that cannot be read or written, on a full disk for example."""
 
 
 class MissingExtraError(KDError, ImportError):

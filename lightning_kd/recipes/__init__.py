@@ -21,6 +21,7 @@ from lightning_kd.recipes.generations import LogitEnsemble, born_again, ground_t
 from lightning_kd.recipes.keywords import keyword_spotting, kwt
 from lightning_kd.recipes.logits import ctkd, dist, dkd, kd, lskd, nkd, skew_kl, ssld, taid
 from lightning_kd.recipes.masked import dmae, further_pretraining, g2sd
+from lightning_kd.recipes.offline import fkd, tinyvit
 from lightning_kd.recipes.own_teachers import (
     collaborative_students,
     deep_mutual_learning,
@@ -79,6 +80,7 @@ __all__ = [
     "feature_recalibration",
     "fithubert",
     "fitnet",
+    "fkd",
     "further_pretraining",
     "g2sd",
     "ground_truth_weight",
@@ -120,6 +122,7 @@ __all__ = [
     "teacher_intervention",
     "tinybert",
     "tinyclip",
+    "tinyvit",
     "transducer_kd",
     "transkd",
     "unic",

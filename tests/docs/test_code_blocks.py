@@ -71,6 +71,7 @@ def checkpoint(speech_net, tmp_path_factory):
     "document",
     [
         "README.md",
+        "docs/caching.md",
         "docs/compression.md",
         "docs/coreml.md",
         "docs/export.md",
