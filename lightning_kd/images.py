@@ -58,6 +58,29 @@ def load_images(
     return torch.from_numpy(array[:samples]).float()
 
 
+def normalised(mean: Sequence[float], std: Sequence[float]) -> v2.Compose:
+    """The transform of PIL images to tensors, the range 0 to 1 normalised.
+
+    Args:
+        mean: Mean of each channel.
+        std: Standard deviation of each channel.
+    """
+    return v2.Compose([v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)])
+
+
+def centred(size: Sequence[int], mean: Sequence[float], std: Sequence[float]) -> v2.Compose:
+    """The transform of PIL images to the centre at a network's size, normalised.
+
+    Args:
+        size: Height and width in pixels; the shorter side is scaled to the larger of them.
+        mean: Mean of each channel.
+        std: Standard deviation of each channel.
+    """
+    pixels = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)]
+    crop = [v2.Resize(max(size), antialias=True), v2.CenterCrop(list(size))]
+    return v2.Compose([*pixels, *crop, v2.Normalize(mean, std)])
+
+
 def _from_folder(
     folder: Path, shape: Sequence[int], *, samples: int, mean: Sequence[float], std: Sequence[float]
 ) -> Tensor:
@@ -66,16 +89,7 @@ def _from_folder(
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
     if not files:
         raise SetupError(f"`data` must hold images ({', '.join(sorted(SUFFIXES))}), got none in {folder}.")
-    size = list(shape[1:])
-    transform = v2.Compose(
-        [
-            v2.PILToTensor(),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Resize(max(size), antialias=True),
-            v2.CenterCrop(size),
-            v2.Normalize(mean[: shape[0]], std[: shape[0]]),
-        ]
-    )
+    transform = centred(shape[1:], mean[: shape[0]], std[: shape[0]])
     spaced = islice(files, 0, None, max(1, len(files) // samples))
     mode = "L" if shape[0] == 1 else "RGB"
     return torch.stack([transform(_open(file, mode)) for file in islice(spaced, samples)])

@@ -121,12 +121,35 @@ def _from_torchvision(_: str, name: str, options: Mapping[str, Any], pretrained:
     return torchvision.models.get_model(name, weights="DEFAULT" if pretrained else None, **options)
 
 
+def make_object(spec: str) -> object:
+    """Call any function by its name, a data set's for example.
+
+    Args:
+        spec: ``"package.module:function"``, with keyword arguments as for `load_model`.
+
+    Returns:
+        What it returns.
+
+    Raises:
+        SetupError: If there is no such function, or its arguments do not fit.
+    """
+    source, name, options = parse_spec(spec)
+    try:
+        return _call(source, name, options)
+    except TypeError as error:
+        raise SetupError(f"the arguments in {spec!r} do not fit the function: {error}.") from error
+
+
 def _from_function(source: str, name: str, options: Mapping[str, Any], pretrained: bool) -> object:
     if pretrained:
         raise SetupError(
             f"`pretrained` applies to timm and torchvision only, got {source}:{name}; use `checkpoint`, or an argument "
             f"of the function: {source}:{name},key=value."
         )
+    return _call(source, name, options)
+
+
+def _call(source: str, name: str, options: Mapping[str, Any]) -> object:
     try:
         module = importlib.import_module(source)
     except ModuleNotFoundError as error:

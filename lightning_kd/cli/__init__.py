@@ -32,6 +32,7 @@ COMMANDS: Mapping[str, Command] = {
     "compare": Command("compare", "measure two exported networks against each other, or say what changed since a time"),
     "history": Command("history", "list the latencies that were recorded"),
     "report": Command("report", "show latencies as a table, CSV and a page with plots"),
+    "cache": Command("cache", "ask a teacher once for every image, and write what it says to disk"),
     "match": Command("match", "find the layers of two networks that see the same things"),
     "pseudo-label": Command("pseudo_label", "let a teacher transcribe a data set, resumably and in several processes"),
     "methods": Command("methods", "list the methods of distillation: what each moves, needs and costs, its source"),
