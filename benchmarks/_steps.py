@@ -4,7 +4,7 @@ import copy
 import random
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
@@ -101,10 +101,11 @@ class Subjects:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A way to train: a module of its own, and callbacks."""
+    """A way to train: a module of its own, callbacks, and batches; ``None`` repeats one batch for ever."""
 
     module: Classifier
     callbacks: Sequence[L.Callback] = ()
+    batches: Iterable[Batch] | None = None
 
 
 def train(pause: Pause, *, variant: Variant, batch: Batch, folder: str) -> None:
@@ -116,7 +117,7 @@ def train(pause: Pause, *, variant: Variant, batch: Batch, folder: str) -> None:
         log_every_n_steps=1,
         callbacks=[PauseBeforeEachBatch(pause), *variant.callbacks],
     )
-    trainer.fit(variant.module, repeat(batch))
+    trainer.fit(variant.module, repeat(batch) if variant.batches is None else variant.batches)
 
 
 def teach(pause: Pause, *, teacher: nn.Module, images: Tensor) -> None:

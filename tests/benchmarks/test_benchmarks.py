@@ -65,6 +65,21 @@ def test_step_cost_measures_time_and_memory_of_methods_and_says_what_cannot_be_a
         assert row["memory"]["parameters"] == pair["student_memory"]["parameters"]
 
 
+def test_teacher_cost_prints_what_a_teacher_costs_and_what_reading_a_cache_does():
+    sizes = ("--rounds", "4", "--batch", "4", "--pixels", "32", "--records", "2000")
+
+    result = run("teacher_cost.py", "--pairs", "resnet", *sizes)
+
+    assert result["ratios"].keys() == {"cached_to_student", "online_to_sum", "partial_to_full"}
+    assert result["bytes_per_sample"] == 4 + 4 * 10
+    assert result["records_per_second"] > 0
+    assert [row["records"] for row in result["memory"]] == [10_000, 2000, 8000]
+    depths = result["partial"]["resnet"]
+    shares = [row["share_of_operations"] for row in depths.values()]
+    assert shares == sorted(shares)
+    assert 0 < shares[0] < shares[-1] <= 1
+
+
 def test_fashion_mnist_writes_a_row_per_method_with_the_accuracies_of_each_seed(images, tmp_path):
     output = tmp_path / "results" / "rows.json"
     methods = ["alone", "dkd", "deit"]
