@@ -54,8 +54,8 @@ class Classifier(L.LightningModule):
     def forward(self, images: Tensor) -> Tensor:
         return self.net(images)
 
-    def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        images, labels = batch
+    def training_step(self, batch: tuple[Tensor, ...]) -> Tensor:
+        images, labels, *_ = batch
         return F.cross_entropy(self.net(images), labels)
 
     def validation_step(self, batch: tuple[Tensor, Tensor]) -> None:

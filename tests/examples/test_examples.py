@@ -14,6 +14,7 @@ SHARED = {"digits.py"}
 RUNS = [
     ("bare_loop.py", (), "accuracy:"),
     ("bare_loop.py", ("--fabric",), "accuracy:"),
+    ("cached_teacher.py", (), "teacher running:"),
     ("cross_architecture.py", (), "feature:"),
     ("data_pruning.py", (), "moderate"),
     ("distil_classifier.py", (), "student distilled:"),

@@ -13,7 +13,7 @@ from torchvision.transforms import v2
 
 from lightning_kd.teachers.cache import CacheSpec, CacheWriter, SeededReplay
 
-KILLS, VIEWS, SAMPLES = 50, 4, 480
+KILLS, EARLY, VIEWS, SAMPLES = 50, 5, 4, 480
 SECONDS_PER_SAMPLE = 0.002
 
 
@@ -32,28 +32,40 @@ class Slow:
         return self.transform(self.images[index]), index
 
 
-def write(folder):
+def write(folder, started=lambda: None):
     torch.manual_seed(0)
     teacher = nn.Sequential(nn.Flatten(), nn.Linear(192, 10))
     spec = CacheSpec(top_k=3, views=VIEWS, replay=SeededReplay(), shard_records=8)
-    CacheWriter(folder, teacher, Slow(), spec).write(batch_size=4)
+    writer = CacheWriter(folder, teacher, Slow(), spec)
+    started()
+    writer.write(batch_size=4)
 
 
-def write_and_be_killed(folder, moment_s):
-    """Write in a fork of this process, which has PyTorch loaded; returns whether the kill came before the end."""
+def write_and_be_killed(folder, moment_s, *, early):
+    """Write in a fork of this process, which has PyTorch loaded; returns whether the kill came before the end.
+
+    The moment counts from the first shard, on busy machines too; ``early`` kills come before it.
+    """
+    reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        write(folder)
+        write(folder, started=lambda: os.write(writing, b"x"))
         os._exit(0)
+    if not early:
+        os.read(reading, 1)
     time.sleep(moment_s)
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
+    os.close(reading)
+    os.close(writing)
     return os.WIFSIGNALED(status)
 
 
 def main(folder):
     moments = random.Random(7)  # noqa: S311 - moments, no secret
-    killed = sum(write_and_be_killed(folder / "killed", moments.uniform(0.002, 0.15)) for _ in range(KILLS))
+    killed = sum(
+        write_and_be_killed(folder / "killed", moments.uniform(0.0, 0.1), early=kill < EARLY) for kill in range(KILLS)
+    )
     partly = len(list((folder / "killed").glob("view-*/*.npy")))
     write(folder / "killed")
     write(folder / "whole")
