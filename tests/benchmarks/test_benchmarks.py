@@ -104,6 +104,21 @@ def test_fashion_mnist_writes_a_row_per_method_with_the_accuracies_of_each_seed(
     assert "transformer as student" in result["pairs"]["vit_to_cnn"]["rows"][2]["obstacle"]
 
 
+def test_teacher_kinds_prints_accuracy_and_time_of_every_kind(images):
+    result = run("teacher_kinds.py", LIGHTNING_KD_DATA=str(images))
+
+    assert {"machine", "versions", "sizes", "source", "once_s"} <= result.keys()
+    assert {"scoring", "writing_logits", "writing_top_k"} <= result["once_s"].keys()
+    rows = {row["kind"]: row for row in result["rows"]}
+    assert rows["cached"]["accuracy"] == rows["online"]["accuracy"]
+    assert rows["random 1/4, cached"]["accuracy"] == rows["random 1/4, online"]["accuracy"]
+    assert rows["alone"]["gain"] == rows["random 1/4, alone"]["gain"] == 0
+    assert rows["alone"]["steps"] == 3  # 200 images in batches of 64
+    assert rows["random 1/4, cached"]["weight"] == pytest.approx(1 - 0.25 / 2)
+    assert rows["alone"]["wall_ratio"] == 1
+    assert all(low <= row["wall_ratio"] <= high for row in rows.values() for low, high in [row["wall_range"]])
+
+
 def test_export_speed_prints_four_ratios_per_model_and_runtime():
     result = run("export_speed.py", "--models", "lcnet_035", "--runtimes", "onnx")
 

@@ -30,9 +30,19 @@ def launch(node, port, folder):
 
 
 @pytest.fixture(scope="module")
-def nodes(tmp_path_factory):
-    """What the rank of each node ended with."""
+def script():
+    """The script that the nodes run."""
+    spec = importlib.util.spec_from_file_location("two_nodes_run", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def nodes(script, tmp_path_factory):
+    """What the rank of each node ended with, taught by a network and by a cache that was written before."""
     folder, port = tmp_path_factory.mktemp("nodes"), free_port()
+    script.write_cache(folder / "cache")
     launchers = [launch(node, port, folder) for node in (0, 1)]
     try:
         said = [launcher.communicate(timeout=300)[0] for launcher in launchers]
@@ -44,23 +54,23 @@ def nodes(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def alone():
+def alone(script):
     """What one process ends with that gets the batches of both."""
-    spec = importlib.util.spec_from_file_location("two_nodes_run", SCRIPT)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
     return script.distilled(1)
 
 
 @pytest.mark.slow
 def test_lightning_finds_the_nodes_that_torchrun_started(nodes):
-    assert [node["place"] for node in nodes] == [{"node": rank, "rank": rank, "processes": 2} for rank in (0, 1)]
+    assert [node["network"]["place"] for node in nodes] == [
+        {"node": rank, "rank": rank, "processes": 2} for rank in (0, 1)
+    ]
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("teacher", ["network", "cache"])
 @pytest.mark.parametrize("part", ["weights", "adapters"])
-def test_both_nodes_end_with_one_student_and_it_is_that_of_a_single_process(part, nodes, alone):
-    first, second = (node[part] for node in nodes)
+def test_both_nodes_end_with_one_student_and_it_is_that_of_a_single_process(part, teacher, nodes, alone):
+    first, second = (node[teacher][part] for node in nodes)
     assert first
     for name, value in first.items():
         assert torch.equal(value, second[name]), name

@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from lightning_kd import FeatureKD, KnowledgeDistillation, LogitKD
+from lightning_kd.teachers import CacheSpec, CacheWriter, TeacherCache
 
 NODES, BATCH = 2, 8
 
@@ -36,12 +37,25 @@ class SameStart(L.Callback):
             nn.init.normal_(parameter, std=0.3, generator=generator)
 
 
-def distilled(nodes):
-    """Weights, adapters and place of this process after two epochs, in which the nodes share each batch."""
+def teacher_and_data():
     generator = torch.Generator().manual_seed(1)
     data = TensorDataset(torch.randn(32, 6, generator=generator), torch.arange(32) % 5)
     torch.manual_seed(7)
-    teacher = nn.Sequential(nn.Linear(6, 12), nn.Tanh(), nn.Linear(12, 5))
+    return nn.Sequential(nn.Linear(6, 12), nn.Tanh(), nn.Linear(12, 5)), data
+
+
+def write_cache(folder):
+    """Everything that the teacher says of the data, as exactly as it says it."""
+    spec = CacheSpec(top_k=None, features=["1"], precision="float32")
+    CacheWriter(folder, *teacher_and_data(), spec).write()
+
+
+def distilled(nodes, cache=None):
+    """Weights, adapters and place of this process after two epochs, in which the nodes share each batch."""
+    teacher, data = teacher_and_data()
+    if cache is not None:
+        teacher = TeacherCache(cache, teacher=teacher)
+        data = teacher.dataset(data)
     kd = KnowledgeDistillation(teacher, student="net", objectives=[LogitKD(), FeatureKD("1", "1")])
     distributed = {"strategy": DDPStrategy(process_group_backend="gloo"), "num_nodes": nodes} if nodes > 1 else {}
     trainer = L.Trainer(
@@ -65,5 +79,6 @@ def distilled(nodes):
 
 
 if __name__ == "__main__":
-    result = distilled(NODES)
-    torch.save(result, Path(sys.argv[1]) / f"rank{result['place']['rank']}.pt")
+    folder = Path(sys.argv[1])
+    results = {"network": distilled(NODES), "cache": distilled(NODES, cache=folder / "cache")}
+    torch.save(results, folder / f"rank{results['cache']['place']['rank']}.pt")
