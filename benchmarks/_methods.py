@@ -215,6 +215,7 @@ ELSEWHERE = {
     objectives.LightHuBERTKD: "distils speech encoders into a supernet",
     objectives.MultiExitKD: "distils a network with early exits into itself",
     objectives.OldClassesKD: "needs a teacher of fewer classes",
+    objectives.PooledCosineKD: "distils what is pooled over frames of speech",
     objectives.UNICKD: "distils several vision transformers into one",
     objectives.SelectiveKD: _DENSE,
     objectives.WeightAwareKD: "needs features of labelled samples",

@@ -50,6 +50,7 @@ ELSEWHERE = {
     *("distilhubert", "fithubert", "armhubert"),  # test_speech.py
     *("dphubert", "dphubert_second_stage"),  # tests/integration/test_structured_pruning.py
     "lighthubert",  # tests/integration/test_elastic_sampling.py
+    *("fkd", "tinyvit"),  # tests/integration/test_cache.py
     "adaptive_computation",  # test_speech_compression.py
     *("meal_v2", "unic", "momentum_distillation", "progressive_self_distillation"),  # test_teacher_recipes.py
     *("deep_mutual_learning", "collaborative_students", "ground_truth_weight"),  # test_teacher_recipes.py
