@@ -17,10 +17,11 @@ from lightning_kd.objectives import (
 from lightning_kd.schedules import Weight
 from lightning_kd.selection import distillation_share
 from lightning_kd.taps import Tap
+from lightning_kd.teachers import Teacher
 
 
 def pruned_kd(
-    teacher: nn.Module, fraction: float, *, path: str = "", temperature: float = 4.0, full: float = 0.5
+    teacher: nn.Module | Teacher, fraction: float, *, path: str = "", temperature: float = 4.0, full: float = 0.5
 ) -> KnowledgeDistillation:
     """Hinton's distillation on a part of the data, with the weight that goes with the fraction.
 
@@ -29,7 +30,7 @@ def pruned_kd(
     larger than the student harmful on small parts.
 
     Args:
-        teacher: A classifier that was trained on all data.
+        teacher: A classifier that was trained on all data, or a cache of what it said of them.
         fraction: Share of the data that the student is trained on, above 0 and up to 1.
         path: Where the student is in the LightningModule; ``""`` is the module itself.
         temperature: Softmax temperature.
