@@ -1,4 +1,4 @@
-"""Every objective can be named in a YAML file with its defaults."""
+"""Every objective can be named in a YAML file with its defaults, but those that take data."""
 
 import inspect
 
@@ -8,11 +8,13 @@ from jsonargparse import ArgumentParser
 from lightning_kd import objectives
 from lightning_kd.objectives import Objective
 
-NEEDED = {"CRDKD": {"samples": 20000}}
+NEEDED = {"CRDKD": {"samples": 20000}, "UNICKD": {"teachers": {"first": "layer"}}}
+TAKE_DATA = ("WeightAwareKD",)
 OBJECTIVES = [
     name
     for name in objectives.__all__
-    if name not in ("Matching", "Objective", "PairedObjective") and issubclass(getattr(objectives, name), Objective)
+    if name not in ("Matching", "Objective", "PairedObjective", *TAKE_DATA)
+    and issubclass(getattr(objectives, name), Objective)
 ]
 
 
