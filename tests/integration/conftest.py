@@ -9,6 +9,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+# Programs that tests start, and that import one another as programs do.
+collect_ignore_glob = ["*_run.py"]
+
 
 class TinyCNN(nn.Module):
     """Convolution, BatchNorm, ReLU in place, pooling, linear."""

@@ -69,7 +69,7 @@ def test_json_round_trip_is_equal_and_carries_the_verdict(make_comparison):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 0}, r"schema version 3, got 0; measure again"),
+        ({"schema_version": 0}, r"schema version 4, got 0; measure again"),
         ({"schema": "profile"}, r"schema 'comparison', got 'profile'"),
         ({"first_ns": 3}, r"damaged field: TypeError"),
         ({"ratio": {"value": 1.0}}, r"damaged field: TypeError"),
