@@ -8,7 +8,8 @@ from torch import Tensor
 
 from lightning_kd._checks import check_fraction, check_positive
 from lightning_kd.errors import ShapeError
-from lightning_kd.losses.frames import FrameReduction, frame_mse
+from lightning_kd.losses._common import reduce
+from lightning_kd.losses.frames import FrameReduction, frame_mse, mean_of_frames
 
 LEAST_SHARE = 1e-6
 
@@ -117,7 +118,7 @@ def computation_share(choices: Sequence[Tensor], costs: Sequence[float], mask: T
     """
     if not choices or len(choices) != len(costs):
         raise ShapeError(f"`costs` must hold one per module, got {len(costs)} for {len(choices)} modules.")
-    shares = [_mean(_counts(choice), mask) / (choice.shape[-1] - 1) for choice in choices]
+    shares = [reduce(_counts(choice), "mean", mask) / (choice.shape[-1] - 1) for choice in choices]
     return torch.stack([cost * share for cost, share in zip(costs, shares, strict=True)]).sum() / sum(costs)
 
 
@@ -170,7 +171,7 @@ def gate_entropy_loss(choices: Sequence[Tensor], mask: Tensor | None = None) -> 
     _check_choices(choices)
     entropies = []
     for choice in choices:
-        histogram = _mean_per_sample(choice, mask)
+        histogram = mean_of_frames(_wide(choice), mask)
         # At 0 the entropy has no gradient; it ends at LEAST_SHARE.
         information = -histogram.clamp(min=LEAST_SHARE).log()
         entropies.append((histogram * information).sum(dim=-1) / math.log(choice.shape[-1]))
@@ -202,7 +203,7 @@ def gate_diversity_loss(choices: Sequence[Tensor], mask: Tensor | None = None) -
         tensor(-2.)
     """
     _check_choices(choices)
-    means = torch.stack([_mean_per_sample(_counts(choice)[..., None], mask)[:, 0] for choice in choices]).mean(dim=0)
+    means = torch.stack([mean_of_frames(_counts(choice)[..., None], mask)[:, 0] for choice in choices]).mean(dim=0)
     return -2 * (means[:, None] - means).abs().mean()
 
 
@@ -219,17 +220,3 @@ def _counts(choice: Tensor) -> Tensor:
 
 def _wide(values: Tensor) -> Tensor:
     return values if values.dtype == torch.float64 else values.float()
-
-
-def _mean(values: Tensor, mask: Tensor | None) -> Tensor:
-    if mask is None:
-        return values.mean()
-    return torch.where(mask, values, 0.0).sum() / mask.sum().clamp(min=1)
-
-
-def _mean_per_sample(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean over the valid frames of each sample, ``(N, T, K)`` to ``(N, K)``."""
-    values = _wide(values)
-    if mask is None:
-        return values.mean(dim=1)
-    return torch.where(mask[..., None], values, 0.0).sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1)

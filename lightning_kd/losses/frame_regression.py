@@ -1,15 +1,15 @@
 """Losses between hidden states of speech encoders, made of those in `frames`."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import override
 
 from lightning_kd._checks import check_choice, check_not_negative, check_same_shape
 from lightning_kd.losses.frames import (
     KINDS,
     FrameCosineKind,
+    FrameLoss,
     FrameReduction,
-    check_frame_reduction,
     check_mask,
     frame_cosine,
     frame_l1,
@@ -117,7 +117,7 @@ def masked_span_mse(
     return frame_mse(student, teacher, mask, reduction=reduction, all_reduce=all_reduce)
 
 
-class FrameRegression(nn.Module):
+class FrameRegression(FrameLoss):
     """Module form of `frame_regression`.
 
     Args:
@@ -138,14 +138,11 @@ class FrameRegression(nn.Module):
         reduction: FrameReduction = "frame",
         all_reduce: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(reduction=reduction, all_reduce=all_reduce)
         check_not_negative("cosine_weight", cosine_weight)
         check_choice("kind", kind, KINDS)
-        check_frame_reduction(reduction)
         self.cosine_weight = cosine_weight
         self.kind: FrameCosineKind = kind
-        self.reduction: FrameReduction = reduction
-        self.all_reduce = all_reduce
 
     @override
     def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -161,13 +158,10 @@ class FrameRegression(nn.Module):
 
     @override
     def extra_repr(self) -> str:
-        return (
-            f"cosine_weight={self.cosine_weight}, kind={self.kind!r}, reduction={self.reduction!r}, "
-            f"all_reduce={self.all_reduce}"
-        )
+        return f"cosine_weight={self.cosine_weight}, kind={self.kind!r}, {super().extra_repr()}"
 
 
-class MaskedSpanMSE(nn.Module):
+class MaskedSpanMSE(FrameLoss):
     """Module form of `masked_span_mse`.
 
     Args:
@@ -178,12 +172,6 @@ class MaskedSpanMSE(nn.Module):
         ValueError: If ``reduction`` is unknown.
     """
 
-    def __init__(self, *, reduction: FrameReduction = "frame", all_reduce: bool = False) -> None:
-        super().__init__()
-        check_frame_reduction(reduction)
-        self.reduction: FrameReduction = reduction
-        self.all_reduce = all_reduce
-
     @override
     def forward(
         self, student: Tensor, clean: Tensor, masked: Tensor, spans: Tensor, mask: Tensor | None = None
@@ -191,7 +179,3 @@ class MaskedSpanMSE(nn.Module):
         return masked_span_mse(
             student, clean, masked, spans, mask, reduction=self.reduction, all_reduce=self.all_reduce
         )
-
-    @override
-    def extra_repr(self) -> str:
-        return f"reduction={self.reduction!r}, all_reduce={self.all_reduce}"

@@ -201,6 +201,30 @@ def frame_cosine(
     return reduce_frames(values, mask, reduction, all_reduce=all_reduce)
 
 
+def mean_of_frames(frames: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean over the frames of each utterance that count; zero where none does.
+
+    Args:
+        frames: Shape ``(N, T, D)``.
+        mask: True where a frame counts, boolean of shape ``(N, T)``; ``None`` counts all.
+
+    Returns:
+        Shape ``(N, D)``. What is in the other frames, not-a-number included, reaches neither it nor the gradient.
+
+    Example:
+        >>> import torch
+        >>> from lightning_kd.losses.frames import mean_of_frames
+        >>> frames = torch.tensor([[[1.0], [3.0], [torch.nan]]])
+        >>> mean_of_frames(frames, torch.tensor([[True, True, False]]))
+        tensor([[2.]])
+    """
+    if mask is None:
+        return frames.mean(1)
+    wide = torch.promote_types(frames.dtype, torch.float32)
+    total = torch.where(mask.unsqueeze(-1), frames, 0.0).sum(1, dtype=wide)
+    return (total / mask.sum(1, keepdim=True).clamp(min=1)).to(frames.dtype)
+
+
 def masked_operands(student: Tensor, teacher: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """Both features checked and promoted, with zeros in place of what is masked."""
     check_same_shape(student, teacher, "Frames")
@@ -221,7 +245,29 @@ def check_mask(mask: Tensor, values: Tensor, name: str = "mask") -> None:
         raise ShapeError(f"`{name}` must have shape (N, T) = {tuple(values.shape)}, got {tuple(mask.shape)}.")
 
 
-class FrameL1(nn.Module):
+class FrameLoss(nn.Module):
+    """What the modules of this family store.
+
+    Args:
+        reduction: Mean over ``"frame"`` or ``"utterance"``.
+        all_reduce: Whether the frames of all processes are counted.
+
+    Raises:
+        ValueError: If ``reduction`` is unknown.
+    """
+
+    def __init__(self, *, reduction: FrameReduction = "frame", all_reduce: bool = False) -> None:
+        super().__init__()
+        check_frame_reduction(reduction)
+        self.reduction: FrameReduction = reduction
+        self.all_reduce = all_reduce
+
+    @override
+    def extra_repr(self) -> str:
+        return f"reduction={self.reduction!r}, all_reduce={self.all_reduce}"
+
+
+class FrameL1(FrameLoss):
     """Module form of `frame_l1`.
 
     Args:
@@ -232,22 +278,12 @@ class FrameL1(nn.Module):
         ValueError: If ``reduction`` is unknown.
     """
 
-    def __init__(self, *, reduction: FrameReduction = "frame", all_reduce: bool = False) -> None:
-        super().__init__()
-        check_frame_reduction(reduction)
-        self.reduction: FrameReduction = reduction
-        self.all_reduce = all_reduce
-
     @override
     def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
         return frame_l1(student, teacher, mask, reduction=self.reduction, all_reduce=self.all_reduce)
 
-    @override
-    def extra_repr(self) -> str:
-        return f"reduction={self.reduction!r}, all_reduce={self.all_reduce}"
 
-
-class FrameMSE(nn.Module):
+class FrameMSE(FrameLoss):
     """Module form of `frame_mse`.
 
     Args:
@@ -258,22 +294,12 @@ class FrameMSE(nn.Module):
         ValueError: If ``reduction`` is unknown.
     """
 
-    def __init__(self, *, reduction: FrameReduction = "frame", all_reduce: bool = False) -> None:
-        super().__init__()
-        check_frame_reduction(reduction)
-        self.reduction: FrameReduction = reduction
-        self.all_reduce = all_reduce
-
     @override
     def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
         return frame_mse(student, teacher, mask, reduction=self.reduction, all_reduce=self.all_reduce)
 
-    @override
-    def extra_repr(self) -> str:
-        return f"reduction={self.reduction!r}, all_reduce={self.all_reduce}"
 
-
-class FrameCosine(nn.Module):
+class FrameCosine(FrameLoss):
     """Module form of `frame_cosine`.
 
     Args:
@@ -292,12 +318,9 @@ class FrameCosine(nn.Module):
         reduction: FrameReduction = "frame",
         all_reduce: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(reduction=reduction, all_reduce=all_reduce)
         check_choice("kind", kind, KINDS)
-        check_frame_reduction(reduction)
         self.kind: FrameCosineKind = kind
-        self.reduction: FrameReduction = reduction
-        self.all_reduce = all_reduce
 
     @override
     def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -307,4 +330,4 @@ class FrameCosine(nn.Module):
 
     @override
     def extra_repr(self) -> str:
-        return f"kind={self.kind!r}, reduction={self.reduction!r}, all_reduce={self.all_reduce}"
+        return f"kind={self.kind!r}, {super().extra_repr()}"

@@ -1,20 +1,20 @@
 """Distillation of the directions of hidden states, token by token: DistilBERT's cosine."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import override
 
-from lightning_kd._checks import check_choice
-from lightning_kd.adapters import Geometry, Probe, Projection, projection_of
+from lightning_kd.adapters import Projection
 from lightning_kd.losses import cosine_distance
-from lightning_kd.objectives.base import PairedObjective, Places
+from lightning_kd.objectives._projected import ProjectedObjective
+from lightning_kd.objectives.base import Places
 from lightning_kd.schedules import Weight
 from lightning_kd.step import Step
 from lightning_kd.taps import Observation
 from lightning_kd.tokens import common_tokens
 
 
-class HiddenCosineKD(PairedObjective):
+class HiddenCosineKD(ProjectedObjective):
     """One minus the cosine between hidden states, averaged over all tokens.
 
     Where both networks have the same tokens, all are compared, class and register tokens included; else the patches on
@@ -54,19 +54,7 @@ class HiddenCosineKD(PairedObjective):
         weight: Weight = 1.0,
         name: str = "hidden_cosine",
     ) -> None:
-        super().__init__(student, teacher, name=name, weight=weight)
-        check_choice("projection", projection, ("auto", "always", "none"))
-        self.wanted: Projection = projection
-        self.geometries: list[tuple[Geometry, Geometry]] = []
-        self.adapters = nn.ModuleList()
-
-    @override
-    def build(self, student: Probe, teacher: Probe) -> None:
-        pairs = zip(self.student_taps, self.teacher_taps, strict=True)
-        self.geometries = [(student.geometry(s), teacher.geometry(t)) for s, t in pairs]
-        self.adapters = nn.ModuleList(
-            projection_of(s.width, t.width, projection=self.wanted) for s, t in self.geometries
-        )
+        super().__init__(student, teacher, projection=projection, name=name, weight=weight)
 
     @override
     def forward(self, student: Observation, teacher: Observation, step: Step) -> Tensor:

@@ -1,20 +1,21 @@
 """Distillation of one vector per utterance: the direction of the teacher's mean hidden state."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import override
 
-from lightning_kd._checks import check_choice
-from lightning_kd.adapters import Geometry, Probe, Projection, projection_of
+from lightning_kd.adapters import Geometry, Projection
 from lightning_kd.layout import pooled
 from lightning_kd.losses import cosine_distance
-from lightning_kd.objectives.base import PairedObjective, Places
+from lightning_kd.losses.frames import mean_of_frames
+from lightning_kd.objectives._projected import ProjectedObjective
+from lightning_kd.objectives.base import Places
 from lightning_kd.schedules import Weight
 from lightning_kd.step import Step
 from lightning_kd.taps import Observation, Tap
 
 
-class PooledCosineKD(PairedObjective):
+class PooledCosineKD(ProjectedObjective):
     """One minus the cosine between the pooled features of student and teacher.
 
     Frames are averaged over those that are audio and not padding, as far as the call says which (an attention mask, or
@@ -56,20 +57,8 @@ class PooledCosineKD(PairedObjective):
         weight: Weight = 1.0,
         name: str = "pooled_cosine",
     ) -> None:
-        super().__init__(student, teacher, name=name, weight=weight)
-        check_choice("projection", projection, ("auto", "always", "none"))
-        self.wanted: Projection = projection
+        super().__init__(student, teacher, projection=projection, name=name, weight=weight)
         self.mask_padding = mask_padding
-        self.geometries: list[tuple[Geometry, Geometry]] = []
-        self.adapters = nn.ModuleList()
-
-    @override
-    def build(self, student: Probe, teacher: Probe) -> None:
-        pairs = zip(self.student_taps, self.teacher_taps, strict=True)
-        self.geometries = [(student.geometry(s), teacher.geometry(t)) for s, t in pairs]
-        self.adapters = nn.ModuleList(
-            projection_of(s.width, t.width, projection=self.wanted) for s, t in self.geometries
-        )
 
     @override
     def forward(self, student: Observation, teacher: Observation, step: Step) -> Tensor:
@@ -85,25 +74,3 @@ class PooledCosineKD(PairedObjective):
         if geometry.layout.axes != "NTD" or not self.mask_padding:
             return pooled(geometry.layout.channels_first(feature))
         return mean_of_frames(feature, observation.frame_mask(feature.shape[1], tap))
-
-
-def mean_of_frames(frames: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean over the frames of each utterance that count; zero where none does.
-
-    Args:
-        frames: Shape ``(N, T, D)``.
-        mask: True where a frame counts, boolean of shape ``(N, T)``; ``None`` counts all.
-
-    Returns:
-        Shape ``(N, D)``. What is in the other frames, not-a-number included, reaches neither it nor the gradient.
-
-    Example:
-        >>> frames = torch.tensor([[[1.0], [3.0], [torch.nan]]])
-        >>> mean_of_frames(frames, torch.tensor([[True, True, False]]))
-        tensor([[2.]])
-    """
-    if mask is None:
-        return frames.mean(1)
-    wide = torch.promote_types(frames.dtype, torch.float32)
-    total = torch.where(mask.unsqueeze(-1), frames, 0.0).sum(1, dtype=wide)
-    return (total / mask.sum(1, keepdim=True).clamp(min=1)).to(frames.dtype)

@@ -7,8 +7,8 @@ from torch.testing import assert_close
 
 from lightning_kd import Distiller, Tap
 from lightning_kd.errors import SetupError, ShapeError
+from lightning_kd.losses.frames import mean_of_frames
 from lightning_kd.objectives import PooledCosineKD
-from lightning_kd.objectives.pooled import mean_of_frames
 
 WAVEFORM = torch.randn(3, 80, generator=torch.Generator().manual_seed(0))
 
