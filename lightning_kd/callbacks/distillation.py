@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from lightning_kd._roles import check_strangers, check_taught, check_transform, named, shares_parameters
+from lightning_kd.callbacks._leaving import LeavingCallback
 from lightning_kd.callbacks._student import find_student, naming_those_that_run, training_inputs
 from lightning_kd.distiller import Distiller, Losses
 from lightning_kd.errors import SetupError
@@ -28,7 +29,7 @@ from lightning_kd.teachers.frozen import InputTransform
 Layer = Callable[[Callable[[], Any], Any], Any]
 
 
-class KnowledgeDistillation(pl.Callback):
+class KnowledgeDistillation(LeavingCallback):
     """Distils a teacher into the model of any LightningModule with automatic optimisation.
 
     During ``fit`` the module's ``training_step`` is wrapped: the student's calls inside it are observed, the teacher
@@ -84,6 +85,7 @@ class KnowledgeDistillation(pl.Callback):
         name: str = "kd",
         adapter_group: int = 0,
     ) -> None:
+        super().__init__()
         if not isinstance(student, str):
             raise SetupError(
                 f"`student` must be the dotted path of a submodule, or '' for the module, got {student!r}."
@@ -106,7 +108,6 @@ class KnowledgeDistillation(pl.Callback):
         self._distiller: Distiller | None = None
         self._total_steps: int | None = None
         self._step = 0
-        self._undo: list[Callable[[], None]] = []
 
     @property
     @override
@@ -207,18 +208,6 @@ class KnowledgeDistillation(pl.Callback):
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._require_distiller().end_epoch(Progress(trainer.global_step, trainer.current_epoch + 1, self._total_steps))
-
-    @override
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self._leave()
-
-    @override
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self._leave()
-
-    def _leave(self) -> None:
-        while self._undo:
-            self._undo.pop()()
 
     def _require_distiller(self) -> Distiller:
         if self._distiller is None:

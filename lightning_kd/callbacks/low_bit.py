@@ -1,7 +1,7 @@
 """The callback that trains the student with weights of few bits."""
 
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from lightning_kd._checks import check_positive
 from lightning_kd.callbacks._averaging import refuse_averaging
+from lightning_kd.callbacks._leaving import LeavingCallback
 from lightning_kd.callbacks._student import find_student
 from lightning_kd.callbacks.distillation import adopt_parameters, check_sharding
 from lightning_kd.compression.quantizers import check_bits
@@ -22,7 +23,7 @@ from lightning_kd.errors import SetupError
 from lightning_kd.hidden import add_hidden_child
 
 
-class LowBitTraining(pl.Callback):
+class LowBitTraining(LeavingCallback):
     """Trains the student while its linear layers and convolutions compute with quantised weights.
 
     The full-precision weights stay the parameters that the optimiser moves; every call of the student, in training and
@@ -72,6 +73,7 @@ class LowBitTraining(pl.Callback):
         name: str = "low_bit",
         level_group: int = 0,
     ) -> None:
+        super().__init__()
         if activation_bits is not None:
             check_bits(activation_bits)
         if activation_clip is not None:
@@ -89,7 +91,6 @@ class LowBitTraining(pl.Callback):
         self._full_precision: dict[str, Tensor] = {}
         self._ended_with: dict[str, Tensor] = {}
         self._last: weakref.ref[nn.Module] | None = None
-        self._undo: list[Callable[[], None]] = []
 
     @property
     @override
@@ -167,7 +168,7 @@ class LowBitTraining(pl.Callback):
     @override
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._finish()  # for a fit of no steps, which has no end of training
-        self._leave()
+        super().teardown(trainer, pl_module, stage)
 
     def _finish(self) -> None:
         substitution = self._substitution
@@ -178,12 +179,8 @@ class LowBitTraining(pl.Callback):
             substitution.detach()
 
     @override
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self._leave()
-
     def _leave(self) -> None:
-        while self._undo:
-            self._undo.pop()()
+        super()._leave()
         self._substitution = None
 
     def _require_substitution(self) -> WeightSubstitution:

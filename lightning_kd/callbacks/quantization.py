@@ -16,6 +16,7 @@ from typing_extensions import override
 from exporters.example import ExampleInputs
 from exporters.quantization.fake import FakeQuantization, Quantization, prepare_qat, quantization_of
 from exporters.quantization.quantizers import Observing
+from lightning_kd.callbacks._leaving import LeavingCallback
 from lightning_kd.callbacks._student import find_student, student_example
 from lightning_kd.callbacks.distillation import adopt_parameters, check_sharding, total_steps
 from lightning_kd.errors import SetupError
@@ -24,7 +25,7 @@ Moment = int | float
 """A time of training: a whole number counts optimiser steps, a float from 0 to 1 is a share of all steps."""
 
 
-class QuantizationAwareTraining(pl.Callback):
+class QuantizationAwareTraining(LeavingCallback):
     """Trains the student with weights and activations rounded as int8 inference rounds them.
 
     The student's modules, names, hooks and parameters stay: the operation inside each convolution and linear layer is
@@ -74,6 +75,7 @@ class QuantizationAwareTraining(pl.Callback):
         example_inputs: Any = None,
         scale_group: int = 0,
     ) -> None:
+        super().__init__()
         self.quantization = quantization or FakeQuantization()
         self.student = student
         self.moments = {"start": start, "freeze_ranges": freeze_ranges}
@@ -154,13 +156,6 @@ class QuantizationAwareTraining(pl.Callback):
                     self._stopped.append(norm.eval())
 
     @override
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self._leave()
-
-    @override
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self._leave()
-
     def _leave(self) -> None:
         if self._handle is not None:
             self._handle.set_phase(rounding=self._started, observing="never")

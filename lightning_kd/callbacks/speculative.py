@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from lightning_kd._checks import check_positive
 from lightning_kd._roles import check_strangers
+from lightning_kd.callbacks._leaving import LeavingCallback
 from lightning_kd.callbacks._student import find_student
 from lightning_kd.callbacks.distillation import check_sharding
 from lightning_kd.errors import SetupError, ShapeError
@@ -25,7 +26,7 @@ from lightning_kd.teachers.frozen import unwrapped
 IGNORED = -100
 
 
-class SpeculativeAcceptance(pl.Callback):
+class SpeculativeAcceptance(LeavingCallback):
     """Measures on validation batches how many of the student's drafts its teacher would accept.
 
     A distilled recogniser is also the draft model of its teacher, whose transcripts speculative decoding gives at a
@@ -72,6 +73,7 @@ class SpeculativeAcceptance(pl.Callback):
         student_output: Output = None,
         teacher_output: Output = None,
     ) -> None:
+        super().__init__()
         check_positive("drafted", drafted)
         if batches is not None:
             check_positive("batches", batches)
@@ -175,13 +177,6 @@ class SpeculativeAcceptance(pl.Callback):
         return DraftQuality(accepted / max(tokens, 1.0), agreed / max(tokens, 1.0), int(tokens))
 
     @override
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self._leave()
-
-    @override
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self._leave()
-
     def _leave(self) -> None:
         self._open.close()
         if self._recorder is not None:

@@ -1,7 +1,7 @@
 """The callback that learns, while a speech encoder is distilled, which of its channels, heads and units to keep."""
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import lightning.pytorch as pl
@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from lightning_kd._checks import check_positive
 from lightning_kd.callbacks._averaging import refuse_averaging
+from lightning_kd.callbacks._leaving import LeavingCallback
 from lightning_kd.callbacks._student import find_student
 from lightning_kd.callbacks.distillation import check_sharding, total_steps
 from lightning_kd.compression.encoder_gates import UNITS, EncoderGates, Unit
@@ -26,7 +27,7 @@ from lightning_kd.schedules import Progress, Weight, check_weight, weight_at
 Model = TypeVar("Model", bound=nn.Module)
 
 
-class StructuredPruning(pl.Callback):
+class StructuredPruning(LeavingCallback):
     r"""Learns gates on a speech encoder under a constraint on how much of it is to go, DPHuBERT's first stage.
 
     Beside the loss, the gates minimise and two multipliers maximise
@@ -72,6 +73,7 @@ class StructuredPruning(pl.Callback):
         units: Sequence[Unit] = UNITS,
         student: str = "",
     ) -> None:
+        super().__init__()
         if isinstance(sparsity, bool) or not 0 < sparsity < 1:
             raise ValueError(f"`sparsity` must be above 0 and below 1, got {sparsity!r}.")
         check_positive("sparsity_steps", sparsity_steps)
@@ -88,7 +90,6 @@ class StructuredPruning(pl.Callback):
         self._resumed: dict[str, Any] = {}
         self._total_steps: int | None = None
         self._last: weakref.ref[nn.Module] | None = None
-        self._undo: list[Callable[[], None]] = []
 
     @property
     @override
@@ -184,18 +185,6 @@ class StructuredPruning(pl.Callback):
         own.zero_grad()
         values = {"sparsity": sparsity.detach(), "target": target, "penalty": penalty.detach()}
         pl_module.log_dict({f"pruning/{name}": value for name, value in values.items()})
-
-    @override
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self._leave()
-
-    @override
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self._leave()
-
-    def _leave(self) -> None:
-        while self._undo:
-            self._undo.pop()()
 
     def _require_gates(self) -> EncoderGates:
         if self.gates is None:
