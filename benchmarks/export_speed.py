@@ -37,12 +37,14 @@ MODELS = ("resnet18", "mobilenetv3_small_100", "efficientnet_b0", "vit_tiny_patc
 RUNTIMES = {"onnx": ".onnx", "openvino": ".xml"}
 RATIOS = ("ours_to_plain", "int8_to_fp32", "int8_to_default", "int8_to_eager")
 TIMEOUT_S = 1200
+QUICK = ProfileOptions(min_runs=60, min_seconds=0.1, min_warm_up_seconds=0.02, max_warm_up_seconds=1.0)
 
 
 def main() -> None:
     parser = options(__doc__, "--fast")
     parser.add_argument("--models", nargs="+", default=None, help=f"timm names (default: {' '.join(MODELS)})")
     parser.add_argument("--runtimes", nargs="+", default=list(RUNTIMES), choices=RUNTIMES)
+    parser.add_argument("--ratios", nargs="+", default=list(RATIOS), choices=RATIOS)
     parser.add_argument("--one", nargs=3, metavar=("MODEL", "RUNTIME", "RATIO"), help="one comparison, in this process")
     arguments = parser.parse_args()
     if arguments.one:
@@ -52,7 +54,7 @@ def main() -> None:
         row
         for model in arguments.models or (MODELS[1:2] if arguments.fast else MODELS)
         for runtime in arguments.runtimes
-        for row in (in_process(model, runtime, ratio, arguments) for ratio in RATIOS)
+        for row in (in_process(model, runtime, ratio, arguments) for ratio in arguments.ratios)
     ]
     report(rows, arguments)
 
@@ -73,7 +75,7 @@ def in_process(model: str, runtime: str, ratio: str, arguments: Namespace) -> di
 def measure(model: str, runtime: str, ratio: str, *, quick: bool) -> dict[str, Any]:
     """Export what a ratio needs and compare it."""
     net, image, data = network(model, side=64 if quick else 128)
-    how = ProfileOptions(min_runs=60, min_seconds=1.0) if quick else ProfileOptions(min_runs=200, min_seconds=4.0)
+    how = QUICK if quick else ProfileOptions(min_runs=200, min_seconds=4.0)
     with tempfile.TemporaryDirectory() as folder:
         files = {
             precision: export(net, image, data, runtime, Path(folder, precision), precision)
