@@ -94,7 +94,7 @@ class Sizes:
     student_images: int = 2_400
     test_images: int = 2_000
     teacher_epochs: int = 4
-    student_epochs: int = 4
+    student_epochs: int = 16
 
 
 QUICK = Sizes(teacher_images=1_000, student_images=512, test_images=200, teacher_epochs=1, student_epochs=1)
