@@ -1,5 +1,7 @@
 """Distillation on data that nobody labelled: from the web, or of other classes than those of the task."""
 
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -177,14 +179,16 @@ class WeightAwareKD(Objective):
 
     Args:
         teacher: Where the teacher's feature of shape ``(N, d)`` is read.
-        known: Features of labelled samples there, shape ``(M, d)``; see `lightning_kd.selection.sample_features`.
-        labels: Their class indices, shape ``(M,)``; every class up to the largest needs one.
+        known: Features of labelled samples there, shape ``(M, d)``; see `lightning_kd.selection.sample_features`. Or
+            the path of a ``.safetensors`` file that holds them and their labels as ``known`` and ``labels``.
+        labels: Their class indices, shape ``(M,)``; every class up to the largest needs one. ``None`` with a file.
         weight: Factor of the term.
         student_output: Index or key of the logits in the student's output; ``None`` takes the usual one.
         name: Name of the term.
 
     Raises:
-        SetupError: If a class has no labelled sample.
+        SetupError: If a class has no labelled sample, if labels are given twice or not at all, or if a path names no
+            readable file with both.
         ShapeError: If ``known`` and ``labels`` do not fit together, or the student tells another number of classes
             apart.
 
@@ -205,14 +209,15 @@ class WeightAwareKD(Objective):
     def __init__(
         self,
         teacher: str | Tap,
-        known: Tensor,
-        labels: Tensor,
+        known: Tensor | str,
+        labels: Tensor | None = None,
         *,
         weight: Weight = 1.0,
         student_output: int | str | None = None,
         name: str = "weight_aware",
     ) -> None:
         super().__init__(name=name, weight=weight)
+        known, labels = _labelled_features(known, labels)
         if known.ndim != 2 or labels.shape != known.shape[:1] or len(known) == 0:
             raise ShapeError(
                 f"`known` and `labels` must have shapes (M, d) and (M,), got {tuple(known.shape)} and "
@@ -242,6 +247,21 @@ class WeightAwareKD(Objective):
         known, labels = self.known.to(features.device), self.labels.to(features.device)
         similarities = class_similarities(features, known, labels, classes=self.classes)
         return weight_aware_cross_entropy(logits, similarities)
+
+
+def _labelled_features(known: Tensor | str, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Features and labels, read from a file where a path is given."""
+    if isinstance(known, Tensor) and labels is not None:
+        return known, labels
+    if isinstance(known, Tensor) or labels is not None:
+        raise SetupError("`labels` must be given beside features, and not beside the path of a file that holds them.")
+    try:
+        content = load_file(known)
+    except (OSError, SafetensorError) as error:
+        raise SetupError(f"`known` must be the path of a .safetensors file, got {known}: {error}") from error
+    if content.keys() != {"known", "labels"}:
+        raise SetupError(f"`known` must be a file of `known` and `labels`, got {sorted(content)} in {known}.")
+    return content["known"], content["labels"]
 
 
 def _linear(network: nn.Module, path: str, role: str) -> nn.Linear:

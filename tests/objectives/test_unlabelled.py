@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from torch.testing import assert_close
 
@@ -151,6 +152,24 @@ def test_weight_aware_refuses_memories_that_do_not_fit():
     distiller = Distiller(Net(5), Net(8), [WeightAwareKD("trunk", torch.eye(8)[:2], torch.tensor([0, 1]))])
     with pytest.raises(ShapeError, match="`labels` name 2 classes and the student tells 3 apart"):
         term_of(distiller)
+
+
+def test_weight_aware_reads_its_memory_from_a_file(tmp_path):
+    known, labels = torch.randn(4, 8), torch.tensor([0, 1, 2, 1])
+    file = str(tmp_path / "known.safetensors")
+    save_file({"known": known, "labels": labels}, file)
+    given, read = WeightAwareKD("trunk", known, labels), WeightAwareKD("trunk", file)
+    assert torch.equal(read.known, given.known)
+    assert torch.equal(read.labels, given.labels)
+    with pytest.raises(SetupError, match="`labels` must be given beside features"):
+        WeightAwareKD("trunk", known)
+    with pytest.raises(SetupError, match="`labels` must be given beside features, and not beside the path"):
+        WeightAwareKD("trunk", file, labels)
+    with pytest.raises(SetupError, match=r"`known` must be the path of a .safetensors file, got .*other"):
+        WeightAwareKD("trunk", file + "other")
+    save_file({"known": known}, file)
+    with pytest.raises(SetupError, match=r"`known` must be a file of `known` and `labels`, got \['known'\] in"):
+        WeightAwareKD("trunk", file)
 
 
 def test_instances_are_to_find_their_twins_among_the_batch():
