@@ -6,6 +6,7 @@ import lightning as L
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -120,3 +121,16 @@ def trainer(tmp_path):
 def weights():
     """Copy of a module's state, to compare with later."""
     return lambda module: copy.deepcopy(dict(module.state_dict()))
+
+
+@pytest.fixture
+def precision_options():
+    """Makes the Trainer's options for a precision; on a CPU, Lightning takes float16 with a scaler only as a plugin."""
+
+    def make(precision):
+        if precision != "16-mixed":
+            return {"precision": precision}
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        return {"plugins": [MixedPrecision("16-mixed", "cpu", scaler=scaler)]}
+
+    return make

@@ -17,11 +17,11 @@ from lightning_kd.objectives import CRDKD, CTKD, DKD, SPKD, VIDKD
 class Net(nn.Module):
     """Two blocks and a head."""
 
-    def __init__(self, width):
+    def __init__(self, width, classes=5):
         super().__init__()
         block = [nn.Conv2d(3, width, 3, 2, 1), nn.BatchNorm2d(width), nn.ReLU()]
         self.blocks = nn.Sequential(nn.Sequential(*block), nn.Sequential(nn.Conv2d(width, width, 3, 1, 1), nn.ReLU()))
-        self.head = nn.Linear(width, 5)
+        self.head = nn.Linear(width, classes)
 
     def forward(self, x):
         return self.head(self.blocks(x).mean((2, 3)))

@@ -10,7 +10,8 @@ from ddp_run import Net, Student
 from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_kd import EMATeacher, EnsembleTeacher, FeatureKD, KnowledgeDistillation, LogitKD, MutualLearning
+from lightning_kd import EMATeacher, EnsembleTeacher, FeatureKD, KnowledgeDistillation, LogitKD, MutualLearning, Tap
+from lightning_kd.objectives import KD3KD, OldClassesKD, WeightAwareKD
 from lightning_kd.teachers import PastTeacher
 
 
@@ -47,16 +48,21 @@ def trainer(callbacks=()):
     )
 
 
-def distilled(teacher):
+def distilled(teacher, objectives=None):
     """Train one student by one kind of teacher on this rank."""
-    kd = KnowledgeDistillation(
-        teacher, student="net", objectives=[LogitKD(), FeatureKD("blocks.1", _place(teacher))], allow=("zero",)
-    )
+    objectives = objectives or [LogitKD(), FeatureKD("blocks.1", _place(teacher))]
+    kd = KnowledgeDistillation(teacher, student="net", objectives=objectives, allow=("zero",))
     fitted = trainer([kd])
     torch.manual_seed(100 + fitted.global_rank)
     module = Student()
     fitted.fit(module, DataLoader(data(), batch_size=8))
     return {"weights": dict(module.state_dict()), "kd": kd.state_dict()}
+
+
+def unlabelled():
+    """What distils on data without labels."""
+    known = torch.randn(10, 9, generator=torch.Generator().manual_seed(2))
+    return [KD3KD("head", "head"), WeightAwareKD(Tap("head", at="input"), known, torch.arange(10) % 5)]
 
 
 def _place(teacher):
@@ -77,6 +83,8 @@ def main(folder):
     members = {"wide": Net(9), "narrow": Net(5)}
     results = {
         "ensemble": distilled(EnsembleTeacher(members, weights="confidence")),
+        "unlabelled": distilled(Net(9), unlabelled()),
+        "old_classes": distilled(Net(9, classes=3), [OldClassesKD()]),
         "ema": distilled(EMATeacher(0.9)),
         "past": distilled(PastTeacher()),
         "together": mutual("together"),

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision.transforms import v2
 
@@ -75,6 +76,37 @@ def test_a_cache_of_all_classes_trains_exactly_as_the_teacher_itself(
         kd = KnowledgeDistillation(taught, student="net", objectives=objectives())
         trainer(max_epochs=2, callbacks=[kd]).fit(fitted, DataLoader(source, batch_size=BATCH))
         results.append(weights(fitted.net) | kd.state_dict()["adapters"])
+    assert not torch.equal(results[0]["head.weight"], start.head.weight)
+    for name, value in results[0].items():
+        assert torch.equal(value, results[1][name]), name
+
+
+class FullPrecision(nn.Module):
+    """A teacher that runs in float32 also where the student does not, as it does when its outputs are written."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        with torch.autocast("cpu", enabled=False):
+            return self.net(x)
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
+def test_under_mixed_precision_a_cache_trains_as_the_teacher_in_full_precision(
+    precision, precision_options, classifier, in_three, cnn, teacher, data, trainer, weights, tmp_path
+):
+    cache = write(tmp_path / "cache", teacher, data, top_k=5)
+    torch.manual_seed(3)
+    start = cnn()
+    results = []
+    for taught, module, source in ((FullPrecision(teacher), classifier, data), (cache, in_three, cache.dataset(data))):
+        fitted = module(copy.deepcopy(start))
+        kd = KnowledgeDistillation(taught, student="net", objectives=[LogitKD()])
+        made = trainer(max_epochs=2, callbacks=[kd], **precision_options(precision))
+        made.fit(fitted, DataLoader(source, batch_size=BATCH))
+        results.append(weights(fitted.net))
     assert not torch.equal(results[0]["head.weight"], start.head.weight)
     for name, value in results[0].items():
         assert torch.equal(value, results[1][name]), name

@@ -6,7 +6,6 @@ import lightning as L
 import pytest
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
 
 from lightning_kd import FeatureKD, KnowledgeDistillation, LogitKD
@@ -58,17 +57,10 @@ class FirstAdapters(L.Callback):
         self.projection = copy.deepcopy(pl_module._kd_adapters["feature"].adapters[0].projection.state_dict())
 
 
-def precision_options(precision):
-    """Trainer options; on a CPU, Lightning takes float16 with a scaler only as a plugin."""
-    if precision != "16-mixed":
-        return {"precision": precision}
-    return {"plugins": [MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu", init_scale=1024.0))]}
-
-
 @pytest.mark.parametrize("accumulate", [1, 2])
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
 def test_weights_equal_those_of_a_hand_written_module(
-    precision, accumulate, classifier, cnn, teacher, loader, trainer, weights
+    precision, accumulate, precision_options, classifier, cnn, teacher, loader, trainer, weights
 ):
     torch.manual_seed(3)
     start = cnn()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 SCRIPT = Path(__file__).with_name("teachers_ddp_run.py")
-KINDS = ["ensemble", "ema", "past", "together", "in_turn"]
+KINDS = ["ensemble", "unlabelled", "old_classes", "ema", "past", "together", "in_turn"]
 
 
 @pytest.fixture(scope="module")
