@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 from torch.export import ExportedProgram
 
 from exporters.decompositions import COMMON_DECOMPOSITIONS
@@ -27,6 +27,7 @@ def supported(program: ExportedProgram) -> ExportedProgram:
         **torch.export.default_decompositions(),
         **COMMON_DECOMPOSITIONS,
         torch.ops.aten.alias.default: lambda tensor: tensor,
+        torch.ops.aten.cosine_similarity.default: _cosine_similarity,
     }
     tried: set[Any] = set()
     # What an operator is replaced by may be lacking, too; one that stays is left to the converter.
@@ -36,5 +37,13 @@ def supported(program: ExportedProgram) -> ExportedProgram:
     return program
 
 
+def _cosine_similarity(first: Tensor, second: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
+    lengths = (each.square().sum(dim, keepdim=True).sqrt().clamp(min=eps) for each in (first, second))
+    return (first / next(lengths) * (second / next(lengths))).sum(dim)
+
+
 def _is_lacking(node: fx.Node, table: Mapping[Any, Any]) -> bool:
-    return node.op == "call_function" and node.target in table and not is_torch_fx_node_supported(node)
+    if node.op != "call_function" or node.target not in table:
+        return False
+    # The converter has a translation of cosine similarity, which demands arguments that a program leaves out.
+    return node.target is torch.ops.aten.cosine_similarity.default or not is_torch_fx_node_supported(node)

@@ -42,6 +42,17 @@ def test_the_package_describes_itself(small_net, image, tmp_path):
     assert json.loads(artifact.manifest_path.read_text())["details"]["compute_units"] == "ALL"
 
 
+@pytest.mark.parametrize("options", [{}, {"dim": -1}, {"dim": 2, "eps": 0.5}])
+def test_cosine_similarity_may_leave_its_arguments_out(image, tmp_path, options):
+    class Similarity(nn.Module):
+        def forward(self, x):
+            return nn.functional.cosine_similarity(x[:, 1:], x[:, :-1], **options)
+
+    artifact = exporters.export(Similarity(), image, to="coreml", path=tmp_path / "n.mlpackage")
+    (output,) = artifact.parity.outputs
+    assert output.relative_l2 < 1e-6
+
+
 def test_an_earlier_package_is_replaced(small_net, image, tmp_path):
     path = tmp_path / "n.mlpackage"
     first = exporters.export(small_net, image, to="coreml", path=path)
