@@ -4,6 +4,9 @@ PYTHON ?= python3
 JOBS ?= 2
 BIN := .venv/bin
 READY := .venv/.ready
+PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --max-worker-restart 0
+# Tests of whole programs and trainings.
+WHOLE := tests/benchmarks tests/cli tests/demo tests/docker tests/docs tests/examples tests/integration
 
 .PHONY: setup demo test test-fast lint format bench docs clean
 
@@ -19,11 +22,15 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/lightning-kd demo
 
+# Three runs, so that no process loads every runtime and lives through thousands of tests: such processes were seen to end
+# without a word. One that ends ends the run, with the name of its test.
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
+	$(PYTEST) tests/exporters exporters
+	$(PYTEST) $(WHOLE)
+	$(PYTEST) tests lightning_kd --ignore=tests/exporters $(WHOLE:%=--ignore=%)
 
 test-fast: $(READY)
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: $(READY)
 	$(BIN)/ruff check .
