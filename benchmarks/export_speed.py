@@ -44,7 +44,6 @@ def main() -> None:
     parser = options(__doc__, "--fast")
     parser.add_argument("--models", nargs="+", default=None, help=f"timm names (default: {' '.join(MODELS)})")
     parser.add_argument("--runtimes", nargs="+", default=list(RUNTIMES), choices=RUNTIMES)
-    parser.add_argument("--ratios", nargs="+", default=list(RATIOS), choices=RATIOS)
     parser.add_argument("--one", nargs=3, metavar=("MODEL", "RUNTIME", "RATIO"), help="one comparison, in this process")
     arguments = parser.parse_args()
     if arguments.one:
@@ -54,7 +53,7 @@ def main() -> None:
         row
         for model in arguments.models or (MODELS[1:2] if arguments.fast else MODELS)
         for runtime in arguments.runtimes
-        for row in (in_process(model, runtime, ratio, arguments) for ratio in arguments.ratios)
+        for row in (in_process(model, runtime, ratio, arguments) for ratio in RATIOS)
     ]
     report(rows, arguments)
 
