@@ -38,8 +38,8 @@ def supported(program: ExportedProgram) -> ExportedProgram:
 
 
 def _cosine_similarity(first: Tensor, second: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
-    lengths = (each.square().sum(dim, keepdim=True).sqrt().clamp(min=eps) for each in (first, second))
-    return (first / next(lengths) * (second / next(lengths))).sum(dim)
+    first, second = (each / each.square().sum(dim, keepdim=True).sqrt().clamp(min=eps) for each in (first, second))
+    return (first * second).sum(dim)
 
 
 def _is_lacking(node: fx.Node, table: Mapping[Any, Any]) -> bool:
