@@ -84,7 +84,7 @@ class OnnxExporter:
         model = onnx.load(artifact.path)
         check_signature(artifact.signature, *map(found_tensors, (model.graph.input, model.graph.output)))
         if artifact.precision == "fp16":
-            check_half(network)
+            check_half(network, tolerance=tolerance)
         artifact = verify_session(artifact, network, OnnxRuntimeSession, tolerance=tolerance)
         audit = audit_onnx(artifact)
         if artifact.quantization is not None:

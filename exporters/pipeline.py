@@ -132,14 +132,14 @@ def _verify(exporter: Exporter, artifact: Artifact, network: Network, request: R
         return exporter.verify(artifact, network, tolerance=tolerance)
     except ParityError as error:
         wider = None
-        if error.report is not None and order.tolerance is None and order.precision == "fp32":
-            wider = rounding_tolerance(network, error.report)
+        if error.report is not None and order.tolerance is None:
+            wider = rounding_tolerance(network, error.report, order.precision)
         if wider is None:
             raise explain(error, exporter, artifact, network, request, tolerance=tolerance) from error
     tolerance, own_error = wider
     note = (
-        f"PyTorch's own float32 outputs are {own_error:.1g} from float64 (relative L2) on the inputs compared, so the "
-        f"file was held to {tolerance}."
+        f"PyTorch's own {order.precision} outputs are {own_error:.1g} from float64 (relative L2) on the inputs "
+        f"compared, so the file was held to {tolerance}."
     )
     artifact = exporter.verify(artifact, network, tolerance=tolerance)
     return replace(artifact, notes=(*artifact.notes, note))

@@ -11,7 +11,7 @@ from exporters.capture import capture
 from exporters.errors import ParityError
 from exporters.layers import module_path
 from exporters.network import Network
-from exporters.parity import TOLERANCES, ParityReport, check_parity
+from exporters.parity import TOLERANCES, ParityReport, Tolerance, check_parity
 from exporters.samples import verification_batches
 from exporters.sessions.pytorch import PyTorchSession, torch_threads
 
@@ -54,14 +54,15 @@ class HalfSession:
         return {spec.name: output.numpy() for spec, output in zip(self.outputs, outputs, strict=True)}
 
 
-def check_half(network: Network) -> ParityReport:
+def check_half(network: Network, *, tolerance: Tolerance = TOLERANCES["fp16"]) -> ParityReport:
     """Compare a network in float16 with the same in float32, both in PyTorch, on inputs other than the example.
 
     Args:
         network: The network, in float32.
+        tolerance: Largest errors allowed.
 
     Returns:
-        The figures, all within the tolerance of fp16.
+        The figures, all within ``tolerance``.
 
     Raises:
         ParityError: If an output differs by more; the message names the first operator that overflowed.
@@ -69,7 +70,7 @@ def check_half(network: Network) -> ParityReport:
     session = HalfSession(network)
     batches = verification_batches(network.example_arrays, network.signature)
     try:
-        return check_parity(session, PyTorchSession(network), batches, tolerance=TOLERANCES["fp16"])
+        return check_parity(session, PyTorchSession(network), batches, tolerance=tolerance)
     except ParityError as error:
         if session.first_overflow is None:
             raise

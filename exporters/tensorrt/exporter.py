@@ -129,7 +129,7 @@ class TensorRTExporter:
         model = onnx.load(artifact.path / GRAPH)
         check_signature(artifact.signature, *map(found_tensors, (model.graph.input, model.graph.output)))
         if artifact.precision == "fp16":
-            check_half(network)
+            check_half(network, tolerance=tolerance)
         sessions: list[Any] = (
             [] if artifact.precision == "bf16" else [partial(OnnxRuntimeSession, fuse_quantized=False)]
         )

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 import exporters
 from exporters.onnx import OnnxExporter
+from exporters.parity import TOLERANCES
 
 
 class Cancelling(nn.Module):
@@ -42,7 +43,28 @@ def test_a_right_file_is_held_to_four_times_the_rounding_of_pytorch(make_network
     assert artifact.parity.outputs[0].relative_l2 > 1e-5
     # The inputs compared are others than these, drawn from their distribution.
     assert artifact.parity.tolerance.relative_l2 == pytest.approx(4 * float(own), rel=0.3)
-    assert "PyTorch's own float32 outputs are" in artifact.notes[-1]
+    assert "PyTorch's own fp32 outputs are" in artifact.notes[-1]
+
+
+@pytest.mark.parametrize(("runtime", "precision"), [("coreml", "fp16"), ("onnx", "fp16"), ("coreai", "bf16")])
+def test_a_right_file_in_half_precision_is_held_to_twice_the_rounding_of_pytorch(
+    make_network, tmp_path, runtime, precision
+):
+    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+    network = make_network(offset={"fp16": 20.0, "bf16": 10.0}[precision])
+    path = tmp_path / {"onnx": "a.onnx", "coreml": "a.mlpackage", "coreai": "a.aimodel"}[runtime]
+    artifact = exporters.export(network, inputs(), to=runtime, path=path, precision=precision)
+    with torch.no_grad():
+        exact = network.double()(inputs().double())
+        own = (network.to(dtype)(inputs().to(dtype)).double() - exact).norm() / exact.norm()
+    assert TOLERANCES[precision].relative_l2 < artifact.parity.tolerance.relative_l2
+    assert artifact.parity.tolerance.relative_l2 == pytest.approx(2 * float(own), rel=0.3)
+    assert f"PyTorch's own {precision} outputs are" in artifact.notes[-1]
+
+
+def test_float16_that_overflows_in_pytorch_excuses_nothing(make_network, tmp_path):
+    with pytest.raises(exporters.ParityError, match=r"relative L2 at most 0\.005"):
+        exporters.export(make_network(offset=1e5), inputs(), to="onnx", path=tmp_path / "a.onnx", precision="fp16")
 
 
 def test_a_wrong_file_of_such_a_network_is_an_error(make_network, tmp_path, broken_exporter):
