@@ -31,7 +31,29 @@ with no_telemetry(), errors_only("torch", "nncf"):
     )
 
 _OFF = -1.0
-_BETWEEN = ["Add", "AvgPool", "Clamp", "Concat", "Interpolate", "Multiply", "ReduceMean", "Relu", "Sigmoid", "Subtract"]
+# What NNCF quantises beside layers, and what it carries a quantiser past.
+_BETWEEN = [
+    "AdaptiveAvgPool",
+    "Add",
+    "AvgPool",
+    "BatchNormInference",
+    "Clamp",
+    "Concat",
+    "Divide",
+    "GroupNormalization",
+    "Interpolate",
+    "MVN",
+    "Maximum",
+    "Minimum",
+    "Multiply",
+    "NormalizeL2",
+    "Power",
+    "ReduceMean",
+    "Relu",
+    "Sigmoid",
+    "SquaredDifference",
+    "Subtract",
+]
 _EXTREMES = RangeEstimatorParameters(
     min=StatisticsCollectorParameters(statistics_type=StatisticsType.MIN, aggregator_type=AggregatorType.MIN),
     max=StatisticsCollectorParameters(statistics_type=StatisticsType.MAX, aggregator_type=AggregatorType.MAX),
