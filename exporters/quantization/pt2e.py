@@ -24,10 +24,12 @@ with root_logger_kept(), errors_only("torch.utils._pytree"):
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer_utils import (
         OP_TO_ANNOTATOR,
         _convert_scalars_to_attrs,
+        _is_share_obs_or_fq_op,
         propagate_annotation,
     )
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
-    from torchao.quantization.pt2e.quantizer import Quantizer
+    from torchao.quantization.pt2e.quantizer import QuantizationAnnotation, Quantizer
+    from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY
 
 AS_TRAINED = "as trained"
 _CONVOLUTIONS = ("conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d")
@@ -38,8 +40,7 @@ _PRODUCTS = ("scaled_dot_product_attention", "matmul", "bmm")
 _CONVOLUTION_PATTERNS = ("conv_relu", "conv_transpose_relu", "conv", "conv_transpose")
 _LINEAR_PATTERNS = ("linear_relu", "linear")
 _OTHER_PATTERNS = ("adaptive_avg_pool2d", "add_relu", "add", "mul_relu", "mul")
-# XNNPACK joins tensors of equal scales only, and takes a concatenation between int8 layers for one in int8.
-_ALWAYS = ("cat",)
+_JOIN = torch.ops.aten.cat.default
 
 
 def quantize(network: Network, request: Request) -> tuple[Network, QuantizationReport]:
@@ -105,9 +106,9 @@ class _Patterns:
 
 
 _RECIPES: Mapping[str, _Patterns] = {
-    "static": _Patterns(static=_LINEAR_PATTERNS + _CONVOLUTION_PATTERNS + _OTHER_PATTERNS + _ALWAYS),
-    "static-layers": _Patterns(static=_LINEAR_PATTERNS + _CONVOLUTION_PATTERNS + _ALWAYS),
-    "dynamic-linear": _Patterns(static=_CONVOLUTION_PATTERNS + _ALWAYS, dynamic=("linear",)),
+    "static": _Patterns(static=_LINEAR_PATTERNS + _CONVOLUTION_PATTERNS + _OTHER_PATTERNS),
+    "static-layers": _Patterns(static=_LINEAR_PATTERNS + _CONVOLUTION_PATTERNS),
+    "dynamic-linear": _Patterns(static=_CONVOLUTION_PATTERNS, dynamic=("linear",)),
 }
 
 
@@ -128,6 +129,7 @@ class _PatternQuantizer(Quantizer):  # type: ignore[misc]
             config = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=is_dynamic)
             for name in names:
                 OP_TO_ANNOTATOR[name](model, config, self._wanted)
+        _mark_joins(model)
         propagate_annotation(model)
         return model
 
@@ -137,6 +139,23 @@ class _PatternQuantizer(Quantizer):  # type: ignore[misc]
     def _wanted(self, node: fx.Node) -> bool:
         path = layer_name(node)
         return not any(path == name or path.startswith(f"{name}.") for name in self._kept)
+
+
+def _mark_joins(model: fx.GraphModule) -> None:
+    """Give the inputs of every concatenation of an int8 tensor one scale; others stay in floating point.
+
+    XNNPACK joins tensors of equal scales only, and takes a concatenation between int8 layers for one in int8.
+    """
+    rounded: set[fx.Node] = set()
+    for node in model.graph.nodes:
+        is_join = node.target is _JOIN
+        carries = is_join or _is_share_obs_or_fq_op(node.target)
+        annotation = node.meta.get(Q_ANNOTATION_KEY)
+        if (annotation and annotation.output_qspec) or (carries and rounded.intersection(node.all_input_nodes)):
+            rounded.add(node)
+        elif is_join:
+            node.meta[Q_ANNOTATION_KEY] = QuantizationAnnotation(_annotated=True)
+    OP_TO_ANNOTATOR["cat"](model, get_symmetric_quantization_config(is_per_channel=True))
 
 
 def _tensors(network: Network, batch: Mapping[str, np.ndarray]) -> Iterator[Tensor]:

@@ -6,9 +6,11 @@ from torch import Tensor, nn
 
 import exporters
 from exporters.errors import InputError
+from exporters.network import prepare
+from exporters.pipeline import Order, build_request
 from exporters.quantization import QuantizationOptions
 from exporters.quantization.fake import calibrate, prepare_qat
-from exporters.quantization.pt2e import AS_TRAINED
+from exporters.quantization.pt2e import AS_TRAINED, quantize
 
 PIXELS = 8
 
@@ -192,3 +194,26 @@ def test_tensors_of_different_ranges_can_be_joined(images, tmp_path, recipe):
     options = QuantizationOptions(recipe=recipe)
     artifact = export(Joined(), images, tmp_path / "n.pte", quantization=options)
     assert artifact.audit.operators == {"int8": 3}
+
+
+class WithClassToken(nn.Module):
+    """Normalised tokens joined with a learned one, then a linear layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches, self.norm, self.head = nn.Conv2d(3, 8, 4, 4), nn.LayerNorm(8), nn.Linear(8, 5)
+        self.token = nn.Parameter(torch.randn(1, 1, 8))
+
+    def forward(self, image: Tensor) -> Tensor:
+        tokens = self.norm(self.patches(image).flatten(2).transpose(1, 2))
+        return self.head(torch.cat([self.token.expand(len(image), -1, -1), tokens], 1).mean(1))
+
+
+@pytest.mark.parametrize(("model", "is_rounded"), [(WithClassToken, False), (Joined, True)])
+@pytest.mark.parametrize("recipe", ["static", "static-layers"])
+def test_only_tensors_that_layers_rounded_are_joined_in_int8(images, model, is_rounded, recipe):
+    order = Order(precision="int8", calibration=images, quantization=QuantizationOptions(recipe=recipe))
+    request, network = build_request(order, prepare(model(), images[:1]))
+    graph = quantize(network, request)[0].module.module.graph
+    (join,) = graph.find_nodes(op="call_function", target=torch.ops.aten.cat.default)
+    assert [("dequantize" in str(source.target)) for source in join.all_input_nodes] == [is_rounded] * 2
