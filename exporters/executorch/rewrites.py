@@ -23,7 +23,9 @@ def rewrite_for_xnnpack(program: ExportedProgram) -> ExportedProgram:
     softmax; picking one index is a slice, rolling two; a reshape with one unknown size infers it. A vision transformer
     so becomes one partition instead of some per layer. Where a rule does not hold (normalisation in float16, groups of
     queries, sizes that are not known) the operator stays as it is. Clamps in a row become one: XNNPACK's converter of
-    ExecuTorch 1.5.1 joins them to the convolution before and keeps the ends of the last one only.
+    ExecuTorch 1.5.1 joins them to the convolution before and keeps the ends of the last one only. Every reader of an
+    int8 tensor has a dequantiser of its own: the converter leaves out for all what one reader that computes in int8
+    does not need.
 
     Args:
         program: What `torch.export` captured.
@@ -33,6 +35,7 @@ def rewrite_for_xnnpack(program: ExportedProgram) -> ExportedProgram:
     """
     rewritten = _rewrite(program, {**_RULES, **_XNNPACK_RULES})
     _join_clamps(rewritten.graph_module)
+    _split_dequantizers(rewritten.graph_module)
     return rewritten
 
 
@@ -70,6 +73,17 @@ def _join_clamps(module: fx.GraphModule) -> None:
             node.target = aten.clamp.default
             node.args = (node.args[0].args[0], None if low == -math.inf else low, None if high == math.inf else high)
     module.graph.eliminate_dead_code()
+    module.recompile()
+
+
+def _split_dequantizers(module: fx.GraphModule) -> None:
+    for node in list(module.graph.nodes):
+        if not _is_quantizer(node.target) or "dequantize" not in str(node.target):
+            continue
+        _, *others = sorted(node.users, key=lambda user: user.op != "output")
+        for user in others:
+            with module.graph.inserting_after(node):
+                user.replace_input_with(node, module.graph.node_copy(node))
     module.recompile()
 
 

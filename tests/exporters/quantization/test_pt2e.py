@@ -217,3 +217,24 @@ def test_only_tensors_that_layers_rounded_are_joined_in_int8(images, model, is_r
     graph = quantize(network, request)[0].module.module.graph
     (join,) = graph.find_nodes(op="call_function", target=torch.ops.aten.cat.default)
     assert [("dequantize" in str(source.target)) for source in join.all_input_nodes] == [is_rounded] * 2
+
+
+class Gated(nn.Module):
+    """A concatenation of int8 tensors, averaged to a gate that multiplies it in float; GhostNet slices it first."""
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.right = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1)
+        self.gate, self.last = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 4, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        joined = torch.cat([self.left(image), self.right(image)], 1)[:, :8]
+        return self.last(joined * nn.functional.hardsigmoid(self.gate(joined.mean((2, 3), keepdim=True))))
+
+
+@pytest.mark.slow
+def test_an_int8_tensor_may_be_read_in_int8_and_in_float(images, tmp_path):
+    options = QuantizationOptions(recipe="static-layers")
+    artifact = export(Gated(), images, tmp_path / "n.pte", quantization=options)
+    assert artifact.audit.operators == {"int8": 4}
+    assert artifact.parity.outputs[0].cosine >= 0.99
