@@ -1,5 +1,6 @@
 """Operators that the converter lacks, replaced by those that it has."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,6 +29,7 @@ def supported(program: ExportedProgram) -> ExportedProgram:
         **COMMON_DECOMPOSITIONS,
         torch.ops.aten.alias.default: lambda tensor: tensor,
         torch.ops.aten.cosine_similarity.default: _cosine_similarity,
+        torch.ops.aten.group_norm.default: _group_norm,
     }
     tried: set[Any] = set()
     # What an operator is replaced by may be lacking, too; one that stays is left to the converter.
@@ -42,8 +44,30 @@ def _cosine_similarity(first: Tensor, second: Tensor, dim: int = 1, eps: float =
     return (first * second).sum(dim)
 
 
+def _group_norm(
+    x: Tensor,
+    groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enabled: bool = True,
+) -> Any:
+    del cudnn_enabled
+    # Sizes that a group spans must be known: Core ML normalises over dimensions, not over numbers.
+    if not all(isinstance(size, int) for size in x.shape[1:]):
+        return NotImplemented
+    parted = x.reshape(x.shape[0], groups, math.prod(x.shape[1:]) // groups)
+    normal = torch.layer_norm(parted, parted.shape[-1:], eps=eps).reshape(x.shape)
+    per_channel = (x.shape[1], *[1] * (x.ndim - 2))
+    normal = normal if weight is None else normal * weight.reshape(per_channel)
+    return normal if bias is None else normal + bias.reshape(per_channel)
+
+
 def _is_lacking(node: fx.Node, table: Mapping[Any, Any]) -> bool:
     if node.op != "call_function" or node.target not in table:
         return False
+    if node.target is torch.ops.aten.group_norm.default:
+        # The converter writes the shape in between as a constant, which a batch of any size has not.
+        return any(isinstance(size, torch.SymInt) for size in node.args[0].meta["val"].shape)  # type: ignore[union-attr]
     # The converter has a translation of cosine similarity, which demands arguments that a program leaves out.
     return node.target is torch.ops.aten.cosine_similarity.default or not is_torch_fx_node_supported(node)

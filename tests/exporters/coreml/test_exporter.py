@@ -53,6 +53,17 @@ def test_cosine_similarity_may_leave_its_arguments_out(image, tmp_path, options)
     assert output.relative_l2 < 1e-6
 
 
+@pytest.mark.parametrize("affine", [True, False])
+def test_groups_are_normalised_in_a_batch_of_any_size(image, tmp_path, affine):
+    norm = nn.GroupNorm(2, 8, affine=affine)
+    for parameter in norm.parameters():
+        nn.init.uniform_(parameter)
+    net = nn.Sequential(nn.Conv2d(image.shape[1], 8, 3), norm).eval()
+    artifact = exporters.export(net, image, to="coreml", path=tmp_path / "n.mlpackage", dynamic_batch=(1, 4))
+    assert {1, 4} <= set(artifact.parity.batch_sizes)
+    assert artifact.parity.outputs[0].relative_l2 < 5e-6
+
+
 def test_an_earlier_package_is_replaced(small_net, image, tmp_path):
     path = tmp_path / "n.mlpackage"
     first = exporters.export(small_net, image, to="coreml", path=path)
