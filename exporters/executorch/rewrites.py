@@ -233,6 +233,16 @@ def _roll(x: Tensor, shifts: Sequence[int], dims: Sequence[int] = ()) -> Any:
     return x.clone()
 
 
+def _repeat(x: Tensor, repeats: Sequence[int]) -> Any:
+    """Copies in the plain order of dimensions; ExecuTorch's kernel refuses that of a convolution's result."""
+    new = len(repeats) - x.ndim
+    shape = (*[1] * new, *x.shape)
+    if any(size != 1 and count != 1 for size, count in zip(shape, repeats, strict=True)):
+        return NotImplemented
+    sizes = [count if size == 1 else size for size, count in zip(shape, repeats, strict=True)]
+    return x.expand(sizes).contiguous()
+
+
 def _batched_product(left: Tensor, right: Tensor) -> Tensor:
     *leading, rows, inner = left.shape
     columns = right.shape[-1]
@@ -264,6 +274,7 @@ _RULES: Mapping[OpOverload, Callable[..., Any]] = {
     aten.alias.default: lambda x: x,
     aten.scaled_dot_product_attention.default: _attention,
     aten.matmul.default: _matmul,
+    aten.repeat.default: _repeat,
     aten.roll.default: _roll,
     aten.select.int: _select,
     aten.unbind.int: _unbind,

@@ -268,3 +268,22 @@ def test_clamps_in_a_row_keep_the_ends_of_both(tmp_path):
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Hardtanh(-0.2, 0.2), nn.ReLU())
     artifact = exporters.export(net, torch.randn(1, 3, 8, 8), to="executorch", path=tmp_path / "n.pte")
     assert artifact.parity.outputs[0].relative_l2 <= 1e-5
+
+
+@pytest.mark.slow
+def test_a_learned_map_is_repeated_for_every_sample(tmp_path):
+    class WithPositions(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.positions = nn.Parameter(torch.randn(1, 8, 8, 4))
+            self.projection = nn.Conv2d(4, 3, 1)
+
+        def forward(self, x):
+            positions = self.projection(self.positions.permute(0, 3, 1, 2))
+            return x + positions.repeat(x.shape[0], 1, 1, 1)
+
+    path = tmp_path / "n.pte"
+    artifact = exporters.export(
+        WithPositions(), torch.randn(2, 3, 8, 8), to="executorch", path=path, dynamic_batch=(1, 4)
+    )
+    assert artifact.parity.outputs[0].relative_l2 <= 1e-5
