@@ -13,6 +13,7 @@ from exporters.quantization.quantizers import INT8, ActivationQuantizer, WeightQ
 
 _OPERATIONS = (F.conv1d, F.conv2d, F.conv3d, F.linear)
 _decomposed = torch.ops.quantized_decomposed
+_FROZEN = ("weight_integers", "weight_scale", "weight_zero_point")
 
 
 class LayerQuantization(nn.Module):
@@ -83,9 +84,7 @@ class LayerQuantization(nn.Module):
         layer, norm = self.owners
         if self.frozen:
             limits = (0, -self.weight.largest, self.weight.largest, torch.int8)
-            weight = _decomposed.dequantize_per_channel(
-                weight, layer.get_buffer("weight_scale"), layer.get_buffer("weight_zero_point"), *limits
-            )
+            weight = _decomposed.dequantize_per_channel(*map(layer.get_buffer, _FROZEN), *limits)
         else:
             weight = self.weight.fake(weight)
         result = operation(self._quantize(self.input, input), weight, *args, **kwargs)
@@ -120,9 +119,11 @@ class LayerQuantization(nn.Module):
             for name, _ in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
                 setattr(module, name, None)
         del layer.weight
-        layer.register_buffer("weight", integers)
-        layer.register_buffer("weight_scale", scale)
-        layer.register_buffer("weight_zero_point", torch.zeros(len(scale), dtype=torch.int64))
+        # Code outside reads the type and shape of a layer's weight.
+        layer.weight = torch.zeros((), dtype=scale.dtype, device=scale.device).expand(integers.shape)
+        zeros = torch.zeros(len(scale), dtype=torch.int64)
+        for name, value in zip(_FROZEN, (integers, scale, zeros), strict=True):
+            layer.register_buffer(name, value)
         layer.bias = nn.Parameter(bias, requires_grad=False) if isinstance(bias, Tensor) else None
         self.frozen = True
 

@@ -101,3 +101,27 @@ def test_a_dynamic_batch_is_kept(residual, images, tmp_path):
     one = session.run({artifact.inputs[0].name: images[:1].numpy()})
     many = session.run({artifact.inputs[0].name: images.numpy()})
     np.testing.assert_allclose(one["output"][0], many["output"][0], rtol=1e-5, atol=1e-6)
+
+
+class ReadsItsWeight(nn.Module):
+    """A patch embedding as transformers' CLIP has it: the image is brought to the type of the weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches, self.head = nn.Conv2d(3, 8, 4, 4, bias=False), nn.Linear(8, 5)
+
+    def forward(self, image):
+        assert self.head.weight.shape == (5, 8)
+        return self.head(self.patches(image.to(self.patches.weight.dtype)).mean((2, 3)))
+
+
+def test_a_network_may_read_the_type_and_shape_of_a_weight(images, target, tmp_path):
+    network = ReadsItsWeight()
+    prepare_qat(network, images)
+    calibrate(network, [images])
+    artifact = exporters.export(
+        network, images, to=target, path=tmp_path / f"network{suffix(target)}", precision="int8"
+    )
+    assert artifact.audit.active("int8") == 1.0
+    assert artifact.audit.weight_bytes["int8"] == 8 * 3 * 16 + 5 * 8
+    assert agrees(artifact, network, images)[1] > 0.999
