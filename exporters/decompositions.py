@@ -76,8 +76,47 @@ def average_pool(
     return pool(padded, kernel, step) / pool(F.pad(counted, outer), kernel, step)
 
 
+def unfold(
+    input: Tensor, kernel_size: Sequence[int], dilation: Sequence[int], padding: Sequence[int], stride: Sequence[int]
+) -> Any:
+    """Windows of an image as columns, from slices of it, or by a permutation where windows lie side by side.
+
+    Args:
+        input: Tensor of shape ``(N, C, H, W)``.
+        kernel_size: Height and width of a window, as the other arguments are.
+        dilation: Distance of its elements.
+        padding: Zeros on both sides.
+        stride: Step of the window.
+
+    Returns:
+        Tensor of shape ``(N, C * window, windows)``; ``NotImplemented`` for an input without a batch.
+    """
+    if input.ndim != 4:
+        return NotImplemented
+    batch, channels, *sizes = input.shape
+    kernel, gap, pad, step = (_each(value, 2) for value in (kernel_size, dilation, padding, stride))
+    counts = [
+        (size + 2 * own - wide * (length - 1) - 1) // by + 1
+        for size, own, wide, length, by in zip(sizes, pad, gap, kernel, step, strict=True)
+    ]
+    columns = (batch, channels * math.prod(kernel), math.prod(counts))
+    if step == kernel and gap == [1, 1] and pad == [0, 0]:
+        (rows, high), (across, wide) = zip(counts, kernel, strict=True)
+        whole = input[:, :, : rows * high, : across * wide]
+        return whole.reshape(-1, rows, high, across, wide).permute(0, 2, 4, 1, 3).reshape(columns)
+    padded = F.pad(input, [side for own in reversed(pad) for side in (own, own)])
+    spans = [by * (count - 1) + 1 for by, count in zip(step, counts, strict=True)]
+    parts = [
+        padded[:, :, down : down + spans[0] : step[0], right : right + spans[1] : step[1]]
+        for down in range(0, kernel[0] * gap[0], gap[0])
+        for right in range(0, kernel[1] * gap[1], gap[1])
+    ]
+    return torch.stack(parts, 2).reshape(columns)
+
+
 COMMON_DECOMPOSITIONS: dict[Any, Decomposition] = {
     aten.as_strided.default: as_strided,
+    aten.im2col.default: unfold,
     **{getattr(aten, f"avg_pool{rank}d").default: functools.partial(average_pool, rank) for rank in (1, 2, 3)},
 }
 """What several converters need, by operator; beside PyTorch's own table."""

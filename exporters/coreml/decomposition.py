@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
 
+from exporters.coreml.shapes import with_plain_shapes
 from exporters.decompositions import COMMON_DECOMPOSITIONS
 from exporters.mil.toolkit import is_torch_fx_node_supported
 from exporters.quiet import errors_only
@@ -31,6 +32,7 @@ def supported(program: ExportedProgram) -> ExportedProgram:
         torch.ops.aten.cosine_similarity.default: _cosine_similarity,
         torch.ops.aten.group_norm.default: _group_norm,
     }
+    program = with_plain_shapes(program)
     tried: set[Any] = set()
     # What an operator is replaced by may be lacking, too; one that stays is left to the converter.
     while missing := {node.target for node in program.graph.nodes if _is_lacking(node, table)} - tried:
@@ -63,11 +65,14 @@ def _group_norm(
     return normal if bias is None else normal + bias.reshape(per_channel)
 
 
+# The converter writes a shape in between as a constant, which a batch of any size has not.
+_CONSTANT_SHAPES = (torch.ops.aten.group_norm.default, torch.ops.aten.im2col.default)
+
+
 def _is_lacking(node: fx.Node, table: Mapping[Any, Any]) -> bool:
     if node.op != "call_function" or node.target not in table:
         return False
-    if node.target is torch.ops.aten.group_norm.default:
-        # The converter writes the shape in between as a constant, which a batch of any size has not.
+    if node.target in _CONSTANT_SHAPES:
         return any(isinstance(size, torch.SymInt) for size in node.args[0].meta["val"].shape)  # type: ignore[union-attr]
     # The converter has a translation of cosine similarity, which demands arguments that a program leaves out.
     return node.target is torch.ops.aten.cosine_similarity.default or not is_torch_fx_node_supported(node)

@@ -42,7 +42,7 @@ def audit_program(main: Any, *, kept: Collection[str] = (), weights_only: bool =
             operators[_type_name(op.outputs[0])] += 1
     bytes_by_type: Counter[str] = Counter()
     for var in weights:
-        bytes_by_type[_type_name(var)] += -(-np.asarray(var.val).size * var.dtype.get_bitwidth() // 8)
+        bytes_by_type[_type_name(var)] += -(-np.asarray(var.val).size * _bits(var) // 8)
     return PrecisionAudit(
         weight_bytes=dict(bytes_by_type),
         operators={} if weights_only else dict(operators),
@@ -65,6 +65,11 @@ def _stored(op: Any) -> Iterator[Any]:
     else:
         candidates = [var for var in input_vars(op) if np.ndim(var.val) > 1]
     yield from (var for var in candidates if var.op is not None and var.op.op_type == "const")
+
+
+def _bits(var: Any) -> int:
+    # A mask of truth values has a byte for each.
+    return 8 if var.dtype is types.bool else int(var.dtype.get_bitwidth())
 
 
 def _is_float(var: Any) -> bool:

@@ -64,6 +64,19 @@ def test_groups_are_normalised_in_a_batch_of_any_size(image, tmp_path, affine):
     assert artifact.parity.outputs[0].relative_l2 < 5e-6
 
 
+def test_a_mask_has_a_byte_for_each_truth_value(tmp_path):
+    class Causal(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("mask", torch.ones(6, 6, dtype=torch.bool).tril())
+
+        def forward(self, x):
+            return torch.where(self.mask, x @ x.transpose(1, 2), torch.tensor(-1.0))
+
+    artifact = exporters.export(Causal(), torch.randn(1, 6, 4), to="coreml", path=tmp_path / "n.mlpackage")
+    assert artifact.audit.weight_bytes["bool"] == 36
+
+
 def test_an_earlier_package_is_replaced(small_net, image, tmp_path):
     path = tmp_path / "n.mlpackage"
     first = exporters.export(small_net, image, to="coreml", path=path)
