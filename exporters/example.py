@@ -38,7 +38,11 @@ def bind_example(
             case _:
                 names.append(name)
     by_name = keywords or dict(zip(names, positional, strict=True))
-    example = tuple(cast_floats(by_name[name].detach().cpu(), torch.float32) for name in names)
+    # Core ML and ExecuTorch take the order of dimensions in memory for a part of the interface.
+    example = tuple(
+        cast_floats(by_name[name].detach().cpu(), torch.float32).clone(memory_format=torch.contiguous_format)
+        for name in names
+    )
     return example, tuple(names) if keywords else (), tuple(names)
 
 

@@ -233,7 +233,9 @@ def named_tensors(output: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
             f"{f' in `{name}`' if name else ''}; wrap it in a module whose forward returns tensors only."
         )
     for key, value in entries:
-        yield from named_tensors(value, re.sub(r"\W", "_", f"{name}_{key}" if name else str(key)))
+        # Core ML takes no name that begins with a digit.
+        outer = name or ("output" if str(key)[:1].isdigit() else "")
+        yield from named_tensors(value, re.sub(r"\W", "_", f"{outer}_{key}" if outer else str(key)))
 
 
 def _evaluation_copy(model: nn.Module) -> nn.Module:

@@ -49,8 +49,19 @@ def _rewrite(program: ExportedProgram, rules: Mapping[OpOverload, Callable[..., 
         decomposed = program.run_decompositions(dict(rules))
     quantizers = {node.target for node in decomposed.graph.nodes if _is_quantizer(node.target)}
     rewritten: ExportedProgram = constant_prop_pass(decomposed, custom_skip_targets=quantizers)
+    _own_constants(rewritten)
     _infer_sizes(rewritten.graph_module)
     return rewritten
+
+
+def _own_constants(program: ExportedProgram) -> None:
+    """Give every constant memory of its own: XNNPACK's converter takes a part of a tensor for its beginning."""
+    for tensors in (program.state_dict, program.constants):
+        for name, value in tensors.items():
+            if isinstance(value, Tensor) and value.untyped_storage().nbytes() != value.nbytes:
+                copy = value.detach().clone()
+                is_parameter = isinstance(value, torch.nn.Parameter)
+                tensors[name] = torch.nn.Parameter(copy, value.requires_grad) if is_parameter else copy
 
 
 def _infer_sizes(module: fx.GraphModule) -> None:

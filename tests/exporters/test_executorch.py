@@ -287,3 +287,18 @@ def test_a_learned_map_is_repeated_for_every_sample(tmp_path):
         WithPositions(), torch.randn(2, 3, 8, 8), to="executorch", path=path, dynamic_batch=(1, 4)
     )
     assert artifact.parity.outputs[0].relative_l2 <= 1e-5
+
+
+@pytest.mark.slow
+def test_a_part_of_a_constant_is_read_where_it_begins(tmp_path):
+    class Parts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x):
+            biases = torch.cat([self.first.bias, self.second.bias]).chunk(2)
+            return nn.functional.linear(x, self.second.weight, biases[1])
+
+    artifact = exporters.export(Parts(), torch.randn(2, 4), to="executorch", path=tmp_path / "n.pte")
+    assert artifact.parity.outputs[0].relative_l2 <= 1e-6

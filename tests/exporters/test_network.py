@@ -33,6 +33,7 @@ class Pair(NamedTuple):
         (lambda x: [x + 1, (x + 2, None, x + 3)], ["output_0", "output_1_0", "output_1_2"]),
         (lambda x: {"logits": x + 1, "features": [x + 2]}, ["logits", "features_0"]),
         (lambda x: Pair(x + 1, {"a/b": x + 2}), ["left", "right_a_b"]),
+        (lambda x: {"0": x + 1, 1: {"0": x + 2}}, ["output_0", "output_1_0"]),
         (lambda x: {"x": x + 1}, ["x_out"]),  # an input is already named x
     ],
 )
