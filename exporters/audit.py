@@ -21,6 +21,9 @@ _COMPUTED_IN: Mapping[Precision, tuple[str, ...]] = {
     "int8": ("int8", "uint8"),
 }
 
+# Types of masks and indices.
+_NEVER_WEIGHTS = ("bool", "int32", "int64")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrecisionAudit:
@@ -50,7 +53,8 @@ class PrecisionAudit:
             >>> audit.active("int8")
             0.75
         """
-        counts, names = (self.operators, _COMPUTED_IN) if self.operators else (self.weight_bytes, _STORED_AS)
+        weights = {name: count for name, count in self.weight_bytes.items() if name not in _NEVER_WEIGHTS}
+        counts, names = (self.operators, _COMPUTED_IN) if self.operators else (weights, _STORED_AS)
         total = sum(counts.values())
         return sum(counts.get(name, 0) for name in names[precision]) / total if total else 1.0
 

@@ -1,7 +1,7 @@
 """A captured network as a Core AI program, in the operators that coreai-torch translates, and translates rightly."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -98,9 +98,23 @@ def _batch_norm_of_batch(
     return output, mean.flatten(), scale.flatten()
 
 
+def _average_pool_of_rows(
+    input: Tensor,
+    kernel_size: Sequence[int],
+    stride: Sequence[int] = (),
+    padding: Sequence[int] = (0,),
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Tensor:
+    sizes = [1, *kernel_size], [1, *(stride or kernel_size)], [0, *padding]
+    pooled: Tensor = torch.ops.aten.avg_pool2d.default(input.unsqueeze(-2), *sizes, ceil_mode, count_include_pad)
+    return pooled.squeeze(-2)
+
+
 # NFNets standardise their weights with batch norm.
 _MISSING: Mapping[Any, Decomposition] = {
     torch.ops.aten._native_batch_norm_legit.no_stats: _batch_norm_of_batch,  # noqa: SLF001
+    torch.ops.aten.avg_pool1d.default: _average_pool_of_rows,
 }
 _QUANTIZATION: Mapping[Any, Decomposition] = {
     _quantized.quantize_per_tensor.default: _quantize,

@@ -11,6 +11,12 @@ def test_a_share_is_of_operators_where_they_are_known_and_of_bytes_elsewhere():
     assert PrecisionAudit(weight_bytes={}).active("fp16") == 1.0
 
 
+def test_masks_and_indices_are_not_weights():
+    check_audit(PrecisionAudit(weight_bytes={"float32": 8, "int32": 96, "bool": 4}), "fp32", file="n.xml")
+    with pytest.raises(ConversionError, match="int8"):
+        check_audit(PrecisionAudit(weight_bytes={"float32": 8, "int32": 96}), "int8", file="n.xml")
+
+
 @pytest.mark.parametrize(
     ("precision", "weights", "operators"),
     [

@@ -134,6 +134,13 @@ def test_integers_become_32_bit_and_booleans_stay(tmp_path):
     np.testing.assert_array_equal(outputs["total"], (tokens * mask).sum(1))
 
 
+@pytest.mark.parametrize("options", [{}, {"stride": 1}, {"stride": 2, "padding": 1, "count_include_pad": False}])
+def test_rows_are_pooled(tmp_path, options):
+    net = nn.Sequential(nn.Conv1d(2, 4, 3), nn.AvgPool1d(3, **options))
+    artifact = exporters.export(net, torch.randn(1, 2, 20), to="coreai", path=tmp_path / "n.aimodel")
+    assert artifact.parity.outputs[0].relative_l2 < 1e-6
+
+
 @pytest.mark.slow
 def test_image_size_and_audio_length_may_be_dynamic(tmp_path):
     spec = exporters.ExportSpec(
