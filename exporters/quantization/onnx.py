@@ -16,6 +16,7 @@ from exporters.quantization.onnxruntime import Ranges, quantize_graph
 from exporters.quantization.recipes import contents
 from exporters.quantization.report import QuantizationReport
 from exporters.quantization.search import Runtime, draft, search
+from exporters.session import Session
 from exporters.sessions.onnxruntime import OnnxRuntimeSession
 from exporters.threads import available_threads
 
@@ -54,7 +55,9 @@ def quantize_for_cpu(
     model: onnx.ModelProto, network: Network, request: Request
 ) -> tuple[onnx.ModelProto, QuantizationReport]:
     """Quantise a graph by the best of the recipes that suit it and ONNX Runtime's kernels; see `quantize_by_search`."""
-    return quantize_by_search(model, network, request, recipes=_suitable(network), symmetric=False)
+    return quantize_by_search(
+        model, network, request, recipes=_suitable(network), symmetric=False, open_session=OnnxRuntimeSession
+    )
 
 
 def quantize_by_search(
@@ -64,16 +67,18 @@ def quantize_by_search(
     *,
     recipes: Sequence[str],
     symmetric: bool,
+    open_session: Callable[..., Session],
     finish: Callable[[onnx.ModelProto], onnx.ModelProto] | None = None,
 ) -> tuple[onnx.ModelProto, QuantizationReport]:
-    """Quantise a graph by the best of some recipes, as ONNX Runtime computes them on a CPU.
+    """Quantise a graph by the best of some recipes, as a runtime computes them on a CPU.
 
     Args:
         model: The graph in float32, its nodes named by `exporters.onnx_names.carry_names`.
         network: What it was made from.
         request: Real inputs, options and the task's metric.
         recipes: Names from `RECIPES` to choose from, best guess first.
-        symmetric: As for `exporters.quantization.onnxruntime.quantize_graph`; such graphs are run pair by pair.
+        symmetric: As for `exporters.quantization.onnxruntime.quantize_graph`.
+        open_session: Runs a quantised graph: called with a draft of the artifact, ``threads`` and ``precision``.
         finish: What else is done to a quantised graph before it is tried, such as a cast of the rest to float16.
 
     Returns:
@@ -101,15 +106,12 @@ def quantize_by_search(
             )
             return quantized if finish is None else finish(quantized)
 
-        def open_session(quantized: onnx.ModelProto) -> OnnxRuntimeSession:
+        def open_candidate(quantized: onnx.ModelProto) -> Session:
             path = folder / "candidate.onnx"
             onnx.save(quantized, path)
-            artifact = draft(path, "onnx", network.signature)
-            return OnnxRuntimeSession(
-                artifact, threads=available_threads(), precision="fp32", fuse_quantized=not symmetric
-            )
+            return open_session(draft(path, "onnx", network.signature), threads=available_threads(), precision="fp32")
 
-        runtime = Runtime(recipes=recipes, quantize=quantize, open_session=open_session, left_in_float=left_in_float)
+        runtime = Runtime(recipes=recipes, quantize=quantize, open_session=open_candidate, left_in_float=left_in_float)
         return search(network, request, runtime)
 
 

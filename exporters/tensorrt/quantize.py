@@ -11,6 +11,7 @@ from exporters.quantization.onnx import left_in_float, quantize_by_search
 from exporters.quantization.onnx_fold import store_as_integers
 from exporters.quantization.recipes import contents
 from exporters.quantization.report import QuantizationReport
+from exporters.sessions.openvino import OpenVINOSession
 
 
 def quantize(
@@ -42,4 +43,7 @@ def quantize(
     # Attention's own products may lose more in int8 than they gain.
     products = contents(capture(network)).products
     recipes = ("products", "weighted", "products-percentile") if products else ("products", "products-percentile")
-    return quantize_by_search(model, network, request, recipes=recipes, symmetric=True, finish=finish)
+    # OpenVINO computes in int8 between the pairs, as an engine does; ONNX Runtime computes such graphs pair by pair.
+    return quantize_by_search(
+        model, network, request, recipes=recipes, symmetric=True, open_session=OpenVINOSession, finish=finish
+    )
