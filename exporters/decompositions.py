@@ -76,6 +76,21 @@ def average_pool(
     return pool(padded, kernel, step) / pool(F.pad(counted, outer), kernel, step)
 
 
+def gelu(input: Tensor, *, approximate: str = "none") -> Any:
+    """The approximation of GELU by a hyperbolic tangent, in operators of its own.
+
+    Args:
+        input: Tensor of any shape.
+        approximate: ``"tanh"`` for the approximation, ``"none"`` for the exact function.
+
+    Returns:
+        The result; ``NotImplemented`` for the exact function.
+    """
+    if approximate != "tanh":
+        return NotImplemented
+    return 0.5 * input * (1 + torch.tanh(math.sqrt(2 / math.pi) * input * (1 + 0.044715 * input * input)))
+
+
 def unfold(
     input: Tensor, kernel_size: Sequence[int], dilation: Sequence[int], padding: Sequence[int], stride: Sequence[int]
 ) -> Any:

@@ -9,7 +9,7 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 
 from exporters.coreml.shapes import with_plain_shapes
-from exporters.decompositions import COMMON_DECOMPOSITIONS
+from exporters.decompositions import COMMON_DECOMPOSITIONS, gelu
 from exporters.mil.toolkit import is_torch_fx_node_supported
 from exporters.quiet import errors_only
 
@@ -30,6 +30,7 @@ def supported(program: ExportedProgram) -> ExportedProgram:
         **COMMON_DECOMPOSITIONS,
         torch.ops.aten.alias.default: lambda tensor: tensor,
         torch.ops.aten.cosine_similarity.default: _cosine_similarity,
+        torch.ops.aten.gelu.default: gelu,
         torch.ops.aten.group_norm.default: _group_norm,
     }
     program = with_plain_shapes(program)
@@ -72,6 +73,9 @@ _CONSTANT_SHAPES = (torch.ops.aten.group_norm.default, torch.ops.aten.im2col.def
 def _is_lacking(node: fx.Node, table: Mapping[Any, Any]) -> bool:
     if node.op != "call_function" or node.target not in table:
         return False
+    if node.target is torch.ops.aten.gelu.default:
+        # The converter does not read by keyword which of its two kinds it is.
+        return bool(node.kwargs)
     if node.target in _CONSTANT_SHAPES:
         return any(isinstance(size, torch.SymInt) for size in node.args[0].meta["val"].shape)  # type: ignore[union-attr]
     # The converter has a translation of cosine similarity, which demands arguments that a program leaves out.

@@ -11,6 +11,8 @@ from torch._ops import OpOverload
 from torch.export import ExportedProgram
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
+from exporters.decompositions import gelu
+
 aten = torch.ops.aten
 
 # A rule returns the tensors that stand for its operator, or NotImplemented where it does not apply.
@@ -291,6 +293,8 @@ _RULES: Mapping[OpOverload, Callable[..., Any]] = {
     aten.unbind.int: _unbind,
 }
 _XNNPACK_RULES: Mapping[OpOverload, Callable[..., Any]] = {
+    # XNNPACK's converter takes the approximate kind for the exact one.
+    aten.gelu.default: gelu,
     aten.group_norm.default: _group_norm,
     aten.layer_norm.default: _layer_norm,
     aten.mean.dim: _mean,

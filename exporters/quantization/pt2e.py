@@ -23,7 +23,6 @@ with root_logger_kept(), errors_only("torch.utils._pytree"):
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import get_symmetric_quantization_config
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer_utils import (
         OP_TO_ANNOTATOR,
-        _convert_scalars_to_attrs,
         _is_share_obs_or_fq_op,
         propagate_annotation,
     )
@@ -40,6 +39,7 @@ _PRODUCTS = ("scaled_dot_product_attention", "matmul", "bmm")
 _CONVOLUTION_PATTERNS = ("conv_relu", "conv_transpose_relu", "conv", "conv_transpose")
 _LINEAR_PATTERNS = ("linear_relu", "linear")
 _OTHER_PATTERNS = ("adaptive_avg_pool2d", "add_relu", "add", "mul_relu", "mul")
+_WITH_SCALARS = (torch.ops.aten.add.Tensor, torch.ops.aten.mul.Tensor)
 _JOIN = torch.ops.aten.cat.default
 
 
@@ -120,8 +120,15 @@ class _PatternQuantizer(Quantizer):  # type: ignore[misc]
         self._kept = kept
 
     def transform_for_annotation(self, model: fx.GraphModule) -> Any:
-        """Make scalar operands tensors, which have ranges."""
-        return _convert_scalars_to_attrs(model)
+        """Make scalar operands of floating-point sums and products tensors, which have ranges; indices stay whole."""
+        for node in model.graph.nodes:
+            if node.target not in _WITH_SCALARS or not node.meta["val"].is_floating_point():
+                continue
+            for place, value in enumerate(node.args):
+                if isinstance(value, int | float):
+                    node.update_arg(place, _as_buffer(model, node, float(value)))
+        model.recompile()
+        return model
 
     def annotate(self, model: fx.GraphModule) -> fx.GraphModule:
         """Mark every node that is to be quantised."""
@@ -139,6 +146,16 @@ class _PatternQuantizer(Quantizer):  # type: ignore[misc]
     def _wanted(self, node: fx.Node) -> bool:
         path = layer_name(node)
         return not any(path == name or path.startswith(f"{name}.") for name in self._kept)
+
+
+def _as_buffer(model: fx.GraphModule, node: fx.Node, value: float) -> fx.Node:
+    name = f"scalar_{len(dict(model.named_buffers()))}"
+    tensor = torch.tensor(value)
+    model.register_buffer(name, tensor)
+    with model.graph.inserting_before(node):
+        buffer = model.graph.get_attr(name)
+    buffer.meta["val"] = node.meta["val"].fake_mode.from_tensor(tensor, static_shapes=True)
+    return buffer
 
 
 def _mark_joins(model: fx.GraphModule) -> None:

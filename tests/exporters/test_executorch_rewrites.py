@@ -38,6 +38,7 @@ CASES = {
         lambda x: F.scaled_dot_product_attention(x, x, x, BIAS[:4].expand(4, 4)),
         "scaled_dot_product",
     ),
+    "approximate GELU": (lambda x: F.gelu(x, approximate="tanh") * 2, "gelu"),
     "matmul": (lambda x: x @ x.transpose(-2, -1), "matmul"),
     "select": (lambda x: x[:, -1] * 2, "select"),
     "unbind": (lambda x: torch.stack(x.unbind(1)[::-1]), "unbind"),

@@ -64,6 +64,13 @@ def test_groups_are_normalised_in_a_batch_of_any_size(image, tmp_path, affine):
     assert artifact.parity.outputs[0].relative_l2 < 5e-6
 
 
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+def test_both_kinds_of_gelu_are_told_apart(image, tmp_path, approximate):
+    net = nn.GELU(approximate)
+    artifact = exporters.export(net, 3 * image, to="coreml", path=tmp_path / "n.mlpackage")
+    assert artifact.parity.outputs[0].relative_l2 < 1e-6
+
+
 def test_an_example_may_lie_in_any_order_in_memory(small_net, image, tmp_path):
     example = image.to(memory_format=torch.channels_last)
     artifact = exporters.export(small_net, example, to="coreml", path=tmp_path / "n.mlpackage")

@@ -238,3 +238,23 @@ def test_an_int8_tensor_may_be_read_in_int8_and_in_float(images, tmp_path):
     artifact = export(Gated(), images, tmp_path / "n.pte", quantization=options)
     assert artifact.audit.operators == {"int8": 4}
     assert artifact.parity.outputs[0].cosine >= 0.99
+
+
+class Looked(nn.Module):
+    """Values of a table at computed indices, scaled, then a linear layer: WavLM's positions."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.head = nn.Embedding(20, 192), nn.Linear(192, 5)
+
+    def forward(self, image: Tensor) -> Tensor:
+        indices = (torch.arange(4) + 1) * 2 + (image[0, 0, 0, :4] > 0).long() * 3
+        return self.head(image.flatten(1) + self.table(indices).mean(0) * 2 + 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["static", "static-layers"])
+def test_indices_stay_whole_numbers(images, tmp_path, recipe):
+    artifact = export(Looked(), images, tmp_path / "n.pte", quantization=QuantizationOptions(recipe=recipe))
+    assert artifact.audit.operators["int8"] == 1
+    assert artifact.parity.outputs[0].cosine >= 0.99
