@@ -110,10 +110,7 @@ def unfold(
         return NotImplemented
     batch, channels, *sizes = input.shape
     kernel, gap, pad, step = (_each(value, 2) for value in (kernel_size, dilation, padding, stride))
-    counts = [
-        (size + 2 * own - wide * (length - 1) - 1) // by + 1
-        for size, own, wide, length, by in zip(sizes, pad, gap, kernel, step, strict=True)
-    ]
+    counts = _windows(sizes, kernel, gap, pad, step)
     columns = (batch, channels * math.prod(kernel), math.prod(counts))
     if step == kernel and gap == [1, 1] and pad == [0, 0]:
         (rows, high), (across, wide) = zip(counts, kernel, strict=True)
@@ -129,9 +126,61 @@ def unfold(
     return torch.stack(parts, 2).reshape(columns)
 
 
+def fold(
+    input: Tensor,
+    output_size: Sequence[int],
+    kernel_size: Sequence[int],
+    dilation: Sequence[int],
+    padding: Sequence[int],
+    stride: Sequence[int],
+) -> Any:
+    """Columns back in their places in an image, summed where windows overlap, from padded copies of them.
+
+    Args:
+        input: Tensor of shape ``(N, C * window, windows)``, as `unfold` makes it.
+        output_size: Height and width of the image, in the order of the other arguments.
+        kernel_size: Height and width of a window.
+        dilation: Distance of its elements.
+        padding: Zeros on both sides, which are cut off.
+        stride: Step of the window.
+
+    Returns:
+        Tensor of shape ``(N, C, H, W)``; ``NotImplemented`` for an input without a batch.
+    """
+    if input.ndim != 3:
+        return NotImplemented
+    kernel, gap, pad, step = (_each(value, 2) for value in (kernel_size, dilation, padding, stride))
+    batch, channels = input.shape[0], input.shape[1] // math.prod(kernel)
+    rows, across = _windows(output_size, kernel, gap, pad, step)
+    if step == kernel and gap == [1, 1] and pad == [0, 0]:
+        parts = input.reshape(-1, *kernel, rows, across).permute(0, 3, 1, 4, 2)
+        whole = parts.reshape(batch, channels, rows * kernel[0], across * kernel[1])
+        return F.pad(whole, [0, output_size[1] - whole.shape[3], 0, output_size[0] - whole.shape[2]])
+    high, wide = (size + 2 * own for size, own in zip(output_size, pad, strict=True))
+    parts = input.reshape(batch, channels, math.prod(kernel), rows, across)
+    total: Any = 0
+    for right in range(kernel[1]):
+        lines = [
+            _spread(parts[:, :, down * kernel[1] + right], step[0], first=down * gap[0], length=high)
+            for down in range(kernel[0])
+        ]
+        turned = sum(lines[1:], lines[0]).transpose(2, 3)
+        total = total + _spread(turned, step[1], first=right * gap[1], length=wide).transpose(2, 3)
+    return total[:, :, pad[0] : pad[0] + output_size[0], pad[1] : pad[1] + output_size[1]]
+
+
+def _spread(lines: Tensor, step: int, *, first: int, length: int) -> Tensor:
+    """Lines ``(N, C, lines, width)`` among ``length`` of zeros, the first at ``first``, ``step`` apart."""
+    batch, channels, count, width = lines.shape
+    apart = F.pad(lines.reshape(batch, channels, count, 1, width), [0, 0, 0, step - 1])
+    apart = apart.reshape(batch, channels, count * step, width)[:, :, : (count - 1) * step + 1]
+    return F.pad(apart, [0, 0, first, length - first - apart.shape[2]])
+
+
 COMMON_DECOMPOSITIONS: dict[Any, Decomposition] = {
     aten.as_strided.default: as_strided,
     aten.im2col.default: unfold,
+    aten.col2im.default: fold,
     **{getattr(aten, f"avg_pool{rank}d").default: functools.partial(average_pool, rank) for rank in (1, 2, 3)},
 }
 """What several converters need, by operator; beside PyTorch's own table."""
@@ -139,6 +188,16 @@ COMMON_DECOMPOSITIONS: dict[Any, Decomposition] = {
 
 def _each(value: Sequence[int], rank: int) -> list[int]:
     return list(value) * rank if len(value) == 1 else list(value)
+
+
+def _windows(
+    sizes: Sequence[int], kernel: Sequence[int], gap: Sequence[int], pad: Sequence[int], step: Sequence[int]
+) -> list[int]:
+    """Number of windows in each dimension."""
+    return [
+        (size + 2 * own - wide * (length - 1) - 1) // by + 1
+        for size, own, wide, length, by in zip(sizes, pad, gap, kernel, step, strict=True)
+    ]
 
 
 def _past_the_end(size: int, kernel: int, step: int, pad: int) -> int:

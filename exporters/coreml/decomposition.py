@@ -66,6 +66,9 @@ def _group_norm(
     return normal if bias is None else normal + bias.reshape(per_channel)
 
 
+# The converter has translations of these: of cosine similarity one that demands arguments that a program leaves out, of
+# `col2im` one for windows that do not overlap in a batch of one size.
+_ALWAYS = (torch.ops.aten.cosine_similarity.default, torch.ops.aten.col2im.default)
 # The converter writes a shape in between as a constant, which a batch of any size has not.
 _CONSTANT_SHAPES = (torch.ops.aten.group_norm.default, torch.ops.aten.im2col.default)
 
@@ -78,5 +81,4 @@ def _is_lacking(node: fx.Node, table: Mapping[Any, Any]) -> bool:
         return bool(node.kwargs)
     if node.target in _CONSTANT_SHAPES:
         return any(isinstance(size, torch.SymInt) for size in node.args[0].meta["val"].shape)  # type: ignore[union-attr]
-    # The converter has a translation of cosine similarity, which demands arguments that a program leaves out.
-    return node.target is torch.ops.aten.cosine_similarity.default or not is_torch_fx_node_supported(node)
+    return node.target in _ALWAYS or not is_torch_fx_node_supported(node)

@@ -11,7 +11,7 @@ from torch._ops import OpOverload
 from torch.export import ExportedProgram
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
-from exporters.decompositions import gelu
+from exporters.decompositions import fold, gelu
 
 aten = torch.ops.aten
 
@@ -285,6 +285,7 @@ _CLAMPS: Mapping[OpOverload, tuple[float | None, float | None]] = {
 }
 _RULES: Mapping[OpOverload, Callable[..., Any]] = {
     aten.alias.default: lambda x: x,
+    aten.col2im.default: fold,
     aten.scaled_dot_product_attention.default: _attention,
     aten.matmul.default: _matmul,
     aten.repeat.default: _repeat,

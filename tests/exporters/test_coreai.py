@@ -141,6 +141,17 @@ def test_rows_are_pooled(tmp_path, options):
     assert artifact.parity.outputs[0].relative_l2 < 1e-6
 
 
+def test_windows_are_put_back(tmp_path):
+    class Windows(nn.Module):
+        def forward(self, image):
+            columns = nn.functional.unfold(image, 3, padding=1, stride=2)
+            return nn.functional.fold(columns.tanh(), image.shape[-2:], 3, padding=1, stride=2)
+
+    path = tmp_path / "n.aimodel"
+    artifact = exporters.export(Windows(), torch.randn(2, 3, 8, 9), to="coreai", path=path, dynamic_batch=(1, 4))
+    assert artifact.parity.outputs[0].relative_l2 < 1e-6
+
+
 @pytest.mark.slow
 def test_image_size_and_audio_length_may_be_dynamic(tmp_path):
     spec = exporters.ExportSpec(

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from exporters.decompositions import as_strided, average_pool, unfold
+from exporters.decompositions import as_strided, average_pool, fold, unfold
 
 POOL = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
@@ -46,16 +46,33 @@ def test_strides_that_move_elements_are_left_alone(size, stride, offset):
     assert as_strided(torch.randn(2, 2), size, stride, offset) is NotImplemented
 
 
-@pytest.mark.parametrize(
+WINDOWS = pytest.mark.parametrize(
     ("kernel", "dilation", "padding", "stride"),
     [(3, 1, 1, 2), ((2, 3), (2, 1), (0, 1), (1, 2)), (3, 1, 0, 3), ((4, 2), 1, 0, (4, 2))],
 )
+
+
+def pairs(*values):
+    return [value if isinstance(value, tuple) else (value, value) for value in values]
+
+
+@WINDOWS
 def test_windows_become_the_columns_of_pytorch(kernel, dilation, padding, stride):
     image = torch.randn(2, 3, 11, 10)
-    arguments = [value if isinstance(value, tuple) else (value, value) for value in (kernel, dilation, padding, stride)]
-    actual = unfold(image, *arguments)
+    actual = unfold(image, *pairs(kernel, dilation, padding, stride))
     torch.testing.assert_close(actual, F.unfold(image, kernel, dilation, padding, stride), rtol=0, atol=0)
 
 
 def test_windows_of_an_image_without_a_batch_are_left_alone():
     assert unfold(torch.randn(3, 8, 8), [2, 2], [1, 1], [0, 0], [2, 2]) is NotImplemented
+
+
+@WINDOWS
+def test_columns_become_the_image_of_pytorch(kernel, dilation, padding, stride):
+    columns = F.unfold(torch.randn(2, 3, 11, 10), kernel, dilation, padding, stride)
+    actual = fold(columns, (11, 10), *pairs(kernel, dilation, padding, stride))
+    torch.testing.assert_close(actual, F.fold(columns, (11, 10), kernel, dilation, padding, stride))
+
+
+def test_columns_without_a_batch_are_left_alone():
+    assert fold(torch.randn(12, 16), (8, 8), [2, 2], [1, 1], [0, 0], [2, 2]) is NotImplemented

@@ -44,6 +44,7 @@ CASES = {
     "unbind": (lambda x: torch.stack(x.unbind(1)[::-1]), "unbind"),
     "roll": (lambda x: x.roll((1, -2), (1, 2)), "roll"),
     "repeat of axes of length one": (lambda x: x[:, :1].repeat(3, 1, 4, 1, 1) * 2, "repeat"),
+    "columns of windows": (lambda x: F.fold(x.reshape(2, 12, 6), (3, 4), (2, 2)), "col2im"),
     "slice of everything": (lambda x: x[:, :3] * 2, "alias"),
     "unsqueeze": (lambda x: x.unsqueeze(-2) * 2, "unsqueeze"),
     "mean of tokens": (lambda x: x.flatten(1, 2).mean(1), "mean"),

@@ -61,7 +61,20 @@ def test_groups_are_normalised_in_a_batch_of_any_size(image, tmp_path, affine):
     net = nn.Sequential(nn.Conv2d(image.shape[1], 8, 3), norm).eval()
     artifact = exporters.export(net, image, to="coreml", path=tmp_path / "n.mlpackage", dynamic_batch=(1, 4))
     assert {1, 4} <= set(artifact.parity.batch_sizes)
-    assert artifact.parity.outputs[0].relative_l2 < 5e-6
+    assert artifact.parity.outputs[0].relative_l2 < 1e-6
+
+
+def test_a_scale_and_a_shift_are_exact(image, tmp_path):
+    class Affine(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale, self.shift = (nn.Parameter(torch.rand(3, 1, 1)) for _ in range(2))
+
+        def forward(self, x):
+            return x * self.scale + self.shift
+
+    artifact = exporters.export(Affine(), image, to="coreml", path=tmp_path / "n.mlpackage")
+    assert artifact.parity.outputs[0].relative_l2 < 1e-6
 
 
 @pytest.mark.parametrize("approximate", ["none", "tanh"])

@@ -62,7 +62,8 @@ class Windows(nn.Module):
         windows = parts.permute(0, 2, 4, 3, 5, 1).reshape(-1, 16, channels).mean(1)
         grid = parts.permute(0, 3, 5, 2, 4, 1).reshape(-1, height * width // 16, channels).mean(1)
         patches = nn.functional.unfold(image, 4, stride=4).mean(1)
-        overlapping = nn.functional.unfold(image, 3, padding=1, stride=2, dilation=2).mean(1)
+        columns = nn.functional.unfold(image, 3, padding=1, stride=2)
+        overlapping = nn.functional.fold(columns.tanh(), (height, width), 3, padding=1, stride=2)
         return windows.view(batch, -1), grid.view(batch, -1), patches, overlapping
 
 
