@@ -12,6 +12,7 @@ from exporters.capture import capture, is_quantized
 from exporters.exporter import Request
 from exporters.network import Network, PositionalNetwork
 from exporters.quantization.fake import FakeQuantization, calibrate, prepare_qat
+from exporters.quantization.layers import has_integer_weight
 from exporters.quantization.recipes import contents
 from exporters.quantization.report import QuantizationReport
 from exporters.quantization.search import Runtime, search
@@ -77,8 +78,4 @@ def _quantized(network: Network, request: Request, options: FakeQuantization, ke
 
 def _rounded(network: Network) -> frozenset[str]:
     """Layers whose weights are integers."""
-    return frozenset(
-        path
-        for path, module in network.module.module.named_modules()
-        if isinstance(weight := getattr(module, "weight", None), Tensor) and weight.dtype == torch.int8
-    )
+    return frozenset(path for path, module in network.module.module.named_modules() if has_integer_weight(module))

@@ -16,6 +16,11 @@ _decomposed = torch.ops.quantized_decomposed
 _FROZEN = ("weight_integers", "weight_scale", "weight_zero_point")
 
 
+def has_integer_weight(layer: nn.Module) -> bool:
+    """Whether a layer was frozen to integers."""
+    return hasattr(layer, _FROZEN[0])
+
+
 class LayerQuantization(nn.Module):
     """The quantisers of one layer, in front of its input and weight and behind its output.
 
