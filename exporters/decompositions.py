@@ -91,6 +91,37 @@ def gelu(input: Tensor, *, approximate: str = "none") -> Any:
     return 0.5 * input * (1 + torch.tanh(math.sqrt(2 / math.pi) * input * (1 + 0.044715 * input * input)))
 
 
+def group_norm(
+    input: Tensor,
+    groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enabled: bool = True,
+) -> Any:
+    """Group normalisation by a layer normalisation of each group.
+
+    Args:
+        input: Tensor of shape ``(N, C, ...)``.
+        groups: Number of groups of channels.
+        weight: Factor of each channel.
+        bias: Shift of each channel.
+        eps: Number added to the variance.
+        cudnn_enabled: Says nothing here.
+
+    Returns:
+        The normalised tensor; ``NotImplemented`` where a size that a group spans is not known.
+    """
+    del cudnn_enabled
+    if not all(isinstance(size, int) for size in input.shape[1:]):
+        return NotImplemented
+    parted = input.reshape(input.shape[0], groups, math.prod(input.shape[1:]) // groups)
+    normal = torch.layer_norm(parted, parted.shape[-1:], eps=eps).reshape(input.shape)
+    per_channel = (input.shape[1], *[1] * (input.ndim - 2))
+    normal = normal if weight is None else normal * weight.reshape(per_channel)
+    return normal if bias is None else normal + bias.reshape(per_channel)
+
+
 def unfold(
     input: Tensor, kernel_size: Sequence[int], dilation: Sequence[int], padding: Sequence[int], stride: Sequence[int]
 ) -> Any:

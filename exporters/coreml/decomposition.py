@@ -1,6 +1,5 @@
 """Operators that the converter lacks, replaced by those that it has."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +8,7 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 
 from exporters.coreml.shapes import with_plain_shapes
-from exporters.decompositions import COMMON_DECOMPOSITIONS, gelu
+from exporters.decompositions import COMMON_DECOMPOSITIONS, gelu, group_norm
 from exporters.mil.toolkit import is_torch_fx_node_supported
 from exporters.quiet import errors_only
 
@@ -31,7 +30,7 @@ def supported(program: ExportedProgram) -> ExportedProgram:
         torch.ops.aten.alias.default: lambda tensor: tensor,
         torch.ops.aten.cosine_similarity.default: _cosine_similarity,
         torch.ops.aten.gelu.default: gelu,
-        torch.ops.aten.group_norm.default: _group_norm,
+        torch.ops.aten.group_norm.default: group_norm,
     }
     program = with_plain_shapes(program)
     tried: set[Any] = set()
@@ -45,25 +44,6 @@ def supported(program: ExportedProgram) -> ExportedProgram:
 def _cosine_similarity(first: Tensor, second: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
     first, second = (each / each.square().sum(dim, keepdim=True).sqrt().clamp(min=eps) for each in (first, second))
     return (first * second).sum(dim)
-
-
-def _group_norm(
-    x: Tensor,
-    groups: int,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 1e-5,
-    cudnn_enabled: bool = True,
-) -> Any:
-    del cudnn_enabled
-    # Sizes that a group spans must be known: Core ML normalises over dimensions, not over numbers.
-    if not all(isinstance(size, int) for size in x.shape[1:]):
-        return NotImplemented
-    parted = x.reshape(x.shape[0], groups, math.prod(x.shape[1:]) // groups)
-    normal = torch.layer_norm(parted, parted.shape[-1:], eps=eps).reshape(x.shape)
-    per_channel = (x.shape[1], *[1] * (x.ndim - 2))
-    normal = normal if weight is None else normal * weight.reshape(per_channel)
-    return normal if bias is None else normal + bias.reshape(per_channel)
 
 
 # The converter has translations of these: of cosine similarity one that demands arguments that a program leaves out, of

@@ -11,7 +11,7 @@ from torch._ops import OpOverload
 from torch.export import ExportedProgram
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
-from exporters.decompositions import fold, gelu
+from exporters.decompositions import fold, gelu, group_norm
 
 aten = torch.ops.aten
 
@@ -127,27 +127,15 @@ def _layer_norm(
     del cudnn_enable
     if x.dtype != torch.float32:  # squares of half values overflow
         return NotImplemented
-    count = math.prod(normalized_shape)
+    if len(normalized_shape) == 1:
+        return _affine(_normalise(x, eps), weight, bias)
     leading = x.shape[: x.ndim - len(normalized_shape)]
-    normal = _normalise(x.reshape(*leading, count), eps).reshape(*leading, *normalized_shape)
+    normal = _normalise(x.reshape(*leading, math.prod(normalized_shape)), eps).reshape(*leading, *normalized_shape)
     return _affine(normal, weight, bias)
 
 
-def _group_norm(
-    x: Tensor,
-    num_groups: int,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 1e-5,
-    cudnn_enabled: bool = True,
-) -> Any:
-    del cudnn_enabled
-    if x.dtype != torch.float32 or not _are_known(x.shape[1:]):
-        return NotImplemented
-    count = math.prod(x.shape[1:]) // num_groups
-    normal = _normalise(x.reshape(x.shape[0], num_groups, count), eps).reshape(x.shape)
-    per_channel = [x.shape[1]] + [1] * (x.ndim - 2)
-    return _affine(normal, *(None if each is None else each.reshape(per_channel) for each in (weight, bias)))
+def _group_norm(x: Tensor, *arguments: Any) -> Any:
+    return group_norm(x, *arguments) if x.dtype == torch.float32 else NotImplemented
 
 
 def _normalise(x: Tensor, eps: float) -> Tensor:
