@@ -114,7 +114,8 @@ def read_contract(storage: Storage) -> Contract | None:
 def agree(storage: Storage, wanted: Contract, *, accept: Collection[Section] = ()) -> Contract:
     """Write the contract where there is none; else hold the present one against it.
 
-    A cache may get more views; then the contract with the larger number is written.
+    A cache may get more views; then the contract with the larger number is written. What killed processes left of
+    the contract is deleted.
 
     Args:
         storage: The cache.
@@ -128,6 +129,7 @@ def agree(storage: Storage, wanted: Contract, *, accept: Collection[Section] = (
         CacheError: If the cache was written from something else.
         StorageError: If it cannot be written.
     """
+    storage.sweep("", INDEX)
     found = read_contract(storage)
     held = wanted
     if found is not None:

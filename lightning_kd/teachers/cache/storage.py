@@ -1,5 +1,6 @@
 """Where the files of a cache are: a folder, or anything that fsspec reaches."""
 
+import contextlib
 import os
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -10,6 +11,7 @@ from fsspec.implementations.local import LocalFileSystem
 from lightning_kd.errors import StorageError
 
 UNFINISHED = ".partial"
+_SWEPT_AT_MOST = 100
 
 
 class Storage:
@@ -89,7 +91,10 @@ class Storage:
         self._files.rm_file(self.place(name))
 
     def sweep(self, folder: str, prefix: str) -> None:
-        """Delete what killed processes left of files whose names start with ``prefix``."""
+        """Delete what killed processes left of files whose names start with ``prefix``.
+
+        What a living process is writing goes too; it notices and writes the file again.
+        """
         if self.is_local:
             for leftover in Path(self.place(folder)).glob(f".{prefix}*{UNFINISHED}"):
                 leftover.unlink(missing_ok=True)
@@ -118,14 +123,18 @@ class Storage:
 
 def _write_whole(path: Path, content: bytes) -> None:
     """Write beside ``path``, flush to the disk and rename, so that a kill or a power cut leaves no half file there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}{UNFINISHED}")
-    try:
-        with unfinished.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
+    for _ in range(_SWEPT_AT_MOST):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with unfinished.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            with contextlib.suppress(FileNotFoundError):
+                unfinished.replace(path)
+                return
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
+    raise OSError(f"other processes deleted {unfinished} {_SWEPT_AT_MOST} times")

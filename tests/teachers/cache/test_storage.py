@@ -1,5 +1,6 @@
 """Files appear whole or not at all, in a folder and in an object store."""
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -65,6 +66,30 @@ def test_leftovers_of_killed_processes_are_not_listed_and_are_swept(tmp_path):
     assert (
         sorted(path.name for path in (tmp_path / "view").iterdir()) == ["00001-a.npy", ".00002-b.npy.77.partial"][::-1]
     )
+
+
+def test_a_file_that_another_process_sweeps_while_it_is_written_is_written_again(tmp_path, monkeypatch):
+    storage, flush, flushed = Storage(tmp_path), os.fsync, []
+
+    def swept(descriptor):
+        flush(descriptor)
+        flushed.append(descriptor)
+        if len(flushed) == 1:
+            storage.sweep("", "index.json")
+
+    monkeypatch.setattr(os, "fsync", swept)
+    storage.write("index.json", b"{}")
+    assert len(flushed) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["index.json"]
+    assert storage.read("index.json") == b"{}"
+
+
+def test_a_file_that_never_survives_is_an_error(tmp_path, monkeypatch):
+    storage = Storage(tmp_path)
+    monkeypatch.setattr(os, "fsync", lambda _: storage.sweep("", "index.json"))
+    with pytest.raises(StorageError, match=r"index.json cannot be written .*other processes deleted"):
+        storage.write("index.json", b"{}")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_full_disk_names_the_file_and_the_cure_and_leaves_nothing(tmp_path):

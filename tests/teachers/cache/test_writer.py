@@ -70,6 +70,17 @@ def test_a_finished_cache_is_not_asked_for_again(teacher, plain, write):
     assert len(asked) == 1  # one sample, to see what the teacher returns
 
 
+def test_what_a_kill_left_of_the_contract_is_swept(teacher, plain, write, content):
+    folder = write(teacher, plain, top_k=2)
+    whole = content(folder)
+    for wanted in (whole, {}):
+        for name in whole.keys() - wanted.keys():
+            (folder / name).unlink()
+        (folder / ".index.json.77.partial").write_bytes(b"half")
+        write(teacher, plain, top_k=2)
+        assert content(folder) == whole
+
+
 def test_views_can_be_added(teacher, augmented, write, content):
     spec = {"top_k": 2, "replay": SeededReplay(), "shard_records": 8}
     folder = write(teacher, augmented(), views=1, **spec)
