@@ -41,6 +41,7 @@ _LINEAR_PATTERNS = ("linear_relu", "linear")
 _OTHER_PATTERNS = ("adaptive_avg_pool2d", "add_relu", "add", "mul_relu", "mul")
 _WITH_SCALARS = (torch.ops.aten.add.Tensor, torch.ops.aten.mul.Tensor)
 _JOIN = torch.ops.aten.cat.default
+_BATCH_NORM = torch.ops.aten.batch_norm.default
 
 
 def quantize(network: Network, request: Request) -> tuple[Network, QuantizationReport]:
@@ -86,7 +87,9 @@ def _quantized(network: Network, request: Request, patterns: "_Patterns", kept: 
             prepared = prepare_pt2e(capture(network).module(check_guards=False), quantizer)
             for batch in batches:
                 prepared(*_tensors(network, batch))
+            _swap_targets(prepared, {_BATCH_NORM: _batch_norm})
             module = convert_pt2e(prepared)
+            _swap_targets(module, {_batch_norm: _BATCH_NORM})
     except TORCH_ERRORS as error:
         raise ConversionError(f"PyTorch's quantiser failed: {type(error).__name__}: {error}") from error
     return replace(network, module=PositionalNetwork(module))
@@ -173,6 +176,20 @@ def _mark_joins(model: fx.GraphModule) -> None:
         elif is_join:
             node.meta[Q_ANNOTATION_KEY] = QuantizationAnnotation(_annotated=True)
     OP_TO_ANNOTATOR["cat"](model, get_symmetric_quantization_config(is_per_channel=True))
+
+
+def _batch_norm(*arguments: Any) -> Any:
+    return _BATCH_NORM(*arguments)
+
+
+def _swap_targets(model: fx.GraphModule, targets: Mapping[Any, Any]) -> None:
+    """Call other functions: a batch norm that is not seen is not looked for behind convolutions, which takes a minute.
+
+    Those behind convolutions were folded before; of training, which alone needs that search, none is left here.
+    """
+    for node in model.graph.nodes:
+        node.target = targets.get(node.target, node.target)
+    model.recompile()
 
 
 def _tensors(network: Network, batch: Mapping[str, np.ndarray]) -> Iterator[Tensor]:

@@ -240,6 +240,29 @@ def test_an_int8_tensor_may_be_read_in_int8_and_in_float(images, tmp_path):
     assert artifact.parity.outputs[0].cosine >= 0.99
 
 
+class Branched(nn.Module):
+    """A convolution beside a batch norm of its own, as in MobileOne."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution, self.after = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)
+        self.beside, self.head = nn.BatchNorm2d(3), nn.Conv2d(3, 4, 1)
+        for norm in (self.after, self.beside):
+            nn.init.uniform_(norm.running_mean)
+            nn.init.uniform_(norm.running_var, 0.5, 2.0)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.head((self.after(self.convolution(image)) + self.beside(image)).relu())
+
+
+@pytest.mark.slow
+def test_a_batch_norm_behind_no_convolution_is_computed_as_it_is(images, tmp_path):
+    options = QuantizationOptions(recipe="static-layers")
+    artifact = export(Branched(), images, tmp_path / "n.pte", quantization=options)
+    assert artifact.audit.operators == {"float32": 1, "int8": 2}
+    assert artifact.parity.outputs[0].cosine >= 0.999
+
+
 class Looked(nn.Module):
     """Values of a table at computed indices, scaled, then a linear layer: WavLM's positions."""
 
