@@ -5,6 +5,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from exporters.errors import ExportError
 from exporters.signature import TensorSpec
 
 InferencePrecision = Literal["fp32", "default"]
@@ -43,4 +44,17 @@ class Session(Protocol):
 
         Raises:
             InputError: If names, dtypes or shapes do not fit.
+            ExportError: If the runtime fails.
         """
+
+
+def failed_run(runtime: str, inputs: Mapping[str, np.ndarray], error: BaseException) -> ExportError:
+    """The error of a runtime that loaded a network and cannot run it.
+
+    Args:
+        runtime: Name of the runtime.
+        inputs: What it was given.
+        error: What it raised.
+    """
+    shapes = ", ".join(f"`{name}` of shape {array.shape}" for name, array in inputs.items())
+    return ExportError(f"the network must run on {shapes}, but {runtime} failed: {error}")

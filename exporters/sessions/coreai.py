@@ -14,7 +14,7 @@ from coreai.runtime import InferenceFunction, NDArray, SpecializationOptions
 
 from exporters.artifact import Artifact
 from exporters.errors import ArtifactError
-from exporters.session import InferencePrecision
+from exporters.session import InferencePrecision, failed_run
 from exporters.threads import available_threads
 
 ENTRY_POINT = "main"
@@ -58,7 +58,10 @@ class CoreAISession:
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Compute the outputs of one batch; see `exporters.session.Session.run`."""
         self._signature.check(inputs)
-        outputs = self._loop.run(_call(self._function, inputs))
+        try:
+            outputs = self._loop.run(_call(self._function, inputs))
+        except RuntimeError as error:
+            raise failed_run("Core AI", inputs, error) from error
         return {spec.name: outputs[spec.name] for spec in self.outputs}
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 
 from exporters.artifact import Artifact
-from exporters.errors import ArtifactError, ExportError, PlatformError
+from exporters.errors import ArtifactError, PlatformError
 from exporters.quiet import errors_only, root_logger_kept
-from exporters.session import InferencePrecision
+from exporters.session import InferencePrecision, failed_run
 
 with root_logger_kept(), errors_only("torch.utils._pytree"):
     from executorch.extension.pybindings.portable_lib import (
@@ -74,10 +74,7 @@ class ExecuTorchSession:
         try:
             outputs = method.execute([torch.from_numpy(array) for array in arrays])
         except RuntimeError as error:
-            shapes = {spec.name: array.shape for spec, array in zip(self.inputs, arrays, strict=True)}
-            raise ExportError(
-                f"the program must run on inputs of shapes {shapes}, but ExecuTorch failed: {error}"
-            ) from error
+            raise failed_run("ExecuTorch", inputs, error) from error
         return {spec.name: output.numpy() for spec, output in zip(self.outputs, outputs, strict=True)}
 
     def unload(self) -> None:

@@ -19,9 +19,9 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
 
 from exporters.artifact import Artifact
 from exporters.errors import ArtifactError, MissingRuntimeError
-from exporters.session import InferencePrecision
+from exporters.session import InferencePrecision, failed_run
 
-_LOAD_ERRORS = (Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, NoSuchFile, NotImplemented, RuntimeException)
+_ERRORS = (Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, NoSuchFile, NotImplemented, RuntimeException)
 
 
 class OnnxRuntimeSession:
@@ -51,7 +51,7 @@ class OnnxRuntimeSession:
     ) -> None:
         try:
             self._session = open_file(str(artifact.path), threads=threads, fuse_quantized=fuse_quantized)
-        except _LOAD_ERRORS as error:
+        except _ERRORS as error:
             raise ArtifactError(
                 f"`path` must be a file that ONNX Runtime loads, got {artifact.path}: {error}"
             ) from error
@@ -75,7 +75,11 @@ class OnnxRuntimeSession:
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Compute the outputs of one batch; see `exporters.session.Session.run`."""
         self._signature.check(inputs)
-        return dict(zip(self._names, self._session.run(self._names, dict(inputs)), strict=True))
+        try:
+            outputs = self._session.run(self._names, dict(inputs))
+        except _ERRORS as error:
+            raise failed_run("ONNX Runtime", inputs, error) from error
+        return dict(zip(self._names, outputs, strict=True))
 
     def trace(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Compute every intermediate value of one batch, from a copy of the graph whose values are all outputs.

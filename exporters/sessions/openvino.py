@@ -8,7 +8,7 @@ import numpy as np
 from exporters.artifact import Artifact
 from exporters.errors import ArtifactError, ExportError, PlatformError
 from exporters.quiet import no_telemetry
-from exporters.session import InferencePrecision
+from exporters.session import InferencePrecision, failed_run
 
 with no_telemetry():
     import openvino
@@ -73,7 +73,10 @@ class OpenVINOSession:
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Compute the outputs of one batch; see `exporters.session.Session.run`."""
         self._artifact.signature.check(inputs)
-        self._request.infer(dict(inputs), share_inputs=True)
+        try:
+            self._request.infer(dict(inputs), share_inputs=True)
+        except RuntimeError as error:
+            raise failed_run("OpenVINO", inputs, error) from error
         # Copies: the request writes its next result into the same memory.
         return {spec.name: self._request.get_tensor(spec.name).data.copy() for spec in self.outputs}
 

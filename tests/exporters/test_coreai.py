@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import json
 import re
 
@@ -10,7 +11,7 @@ from torch import nn
 
 import exporters
 from exporters.coreai import CoreAIExporter
-from exporters.errors import ConversionError, ParityError
+from exporters.errors import ConversionError, ExportError, ParityError
 from exporters.quantization.fake import calibrate, prepare_qat
 from exporters.sessions.pytorch import torch_threads
 
@@ -199,6 +200,28 @@ def test_a_damaged_asset_is_named(tmp_path, broken_exporter):
     )
     with pytest.raises(ConversionError, match=r"n\.aimodel must be readable by Core AI"):
         exporters.export(nn.ReLU(), torch.randn(1, 2), to=exporter, path=tmp_path / "n.aimodel")
+
+
+def test_a_failure_while_it_runs_names_the_inputs(tmp_path, monkeypatch):
+    class Positioned(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.patches, self.positions = nn.Conv2d(3, 4, 4, 4), nn.Parameter(torch.randn(1, 4, 6, 6))
+
+        def forward(self, image):
+            patches = self.patches(image)
+            return patches + F.interpolate(self.positions, size=patches.shape[-2:], mode="nearest-exact")
+
+    size = exporters.DimensionRange(32, 64, multiple=4)
+    spec = exporters.ExportSpec(
+        inputs=(exporters.TensorSpec("image", (1, 3, "height", "width"), "float32"),),
+        dimensions={"height": size, "width": size},
+    )
+    # Without this coreai-torch gets an operator that it translates into one that its runtime refuses.
+    monkeypatch.setattr("exporters.capture.PlainResampling", contextlib.nullcontext)
+    with pytest.raises(ExportError, match=r"run on `image` of shape \(1, 3, 32, 32\), but Core AI failed: .*Kernel"):
+        exporters.export(Positioned(), spec, to="coreai", path=tmp_path / "n.aimodel")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_operator_that_core_ai_lacks_is_named(tmp_path):

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import exporters
-from exporters.errors import ConversionError, ParityError
+from exporters.errors import ConversionError, ExportError, ParityError
 from exporters.onnx import OnnxExporter
 from exporters.signature import DimensionRange
 
@@ -135,3 +135,11 @@ def test_effective_settings_are_read_back(small_net, image, tmp_path):
 def test_an_unknown_opset_is_refused(opset):
     with pytest.raises(ValueError, match=rf"`opset` must be None or from 18 to [0-9]+, got {opset}"):
         OnnxExporter(opset=opset)
+
+
+def test_a_failure_while_it_runs_names_the_inputs(tmp_path):
+    artifact = exporters.export(nn.Embedding(3, 2), torch.tensor([0, 2]), to="onnx", path=tmp_path / "n.onnx")
+    with pytest.raises(
+        ExportError, match=r"run on `input` of shape \(2,\), but ONNX Runtime failed: .*out of data bounds"
+    ):
+        exporters.load(artifact).run({"input": np.array([0, 3])})
