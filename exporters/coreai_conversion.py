@@ -13,6 +13,7 @@ from exporters.decompositions import COMMON_DECOMPOSITIONS, Decomposition
 from exporters.errors import ConversionError
 from exporters.network import TORCH_ERRORS
 from exporters.quiet import errors_only, no_progress_bars
+from exporters.resampling import NEAREST, RESAMPLING_DECOMPOSITIONS, has_whole_factors
 from exporters.sessions.coreai import ENTRY_POINT
 from exporters.signature import Signature
 
@@ -111,10 +112,20 @@ def _average_pool_of_rows(
     return pooled.squeeze(-2)
 
 
+def _nearest(input: Tensor, *arguments: Any) -> Any:
+    return (
+        NotImplemented
+        if has_whole_factors(input, *arguments)
+        else RESAMPLING_DECOMPOSITIONS[NEAREST](input, *arguments)
+    )
+
+
 # NFNets standardise their weights with batch norm.
 _MISSING: Mapping[Any, Decomposition] = {
     torch.ops.aten._native_batch_norm_legit.no_stats: _batch_norm_of_batch,  # noqa: SLF001
     torch.ops.aten.avg_pool1d.default: _average_pool_of_rows,
+    # coreai-torch takes the nearest sample as with half a step less.
+    NEAREST: _nearest,
 }
 _QUANTIZATION: Mapping[Any, Decomposition] = {
     _quantized.quantize_per_tensor.default: _quantize,

@@ -11,6 +11,7 @@ from exporters.coreml.shapes import with_plain_shapes
 from exporters.decompositions import COMMON_DECOMPOSITIONS, gelu, group_norm
 from exporters.mil.toolkit import is_torch_fx_node_supported
 from exporters.quiet import errors_only
+from exporters.resampling import BICUBIC, BILINEAR, RESAMPLING_DECOMPOSITIONS, has_whole_factors
 
 
 @errors_only("coremltools")
@@ -27,6 +28,7 @@ def supported(program: ExportedProgram) -> ExportedProgram:
     table: dict[Any, Any] = {
         **torch.export.default_decompositions(),
         **COMMON_DECOMPOSITIONS,
+        **RESAMPLING_DECOMPOSITIONS,
         torch.ops.aten.alias.default: lambda tensor: tensor,
         torch.ops.aten.cosine_similarity.default: _cosine_similarity,
         torch.ops.aten.gelu.default: gelu,
@@ -61,4 +63,19 @@ def _is_lacking(node: fx.Node, table: Mapping[Any, Any]) -> bool:
         return bool(node.kwargs)
     if node.target in _CONSTANT_SHAPES:
         return any(isinstance(size, torch.SymInt) for size in node.args[0].meta["val"].shape)  # type: ignore[union-attr]
+    if node.target in RESAMPLING_DECOMPOSITIONS:
+        return not _is_resampled_rightly(node)
     return node.target in _ALWAYS or not is_torch_fx_node_supported(node)
+
+
+def _is_resampled_rightly(node: fx.Node) -> bool:
+    """The converter has no sizes that are computed, no bicubic kernel, and rounds other factors in its own way."""
+    source, size, *_, factors = node.args
+    if node.target is BICUBIC:
+        return False
+    image: Tensor = source.meta["val"]  # type: ignore[union-attr]
+    sizes = node.meta["val"].shape[-2:]
+    if has_whole_factors(image, None if size is None else sizes, factors):  # type: ignore[arg-type]
+        return True
+    known = all(isinstance(length, int) for length in (*image.shape[-2:], *sizes))
+    return node.target is BILINEAR and known and factors is None
