@@ -99,7 +99,7 @@ def group_norm(
     eps: float = 1e-5,
     cudnn_enabled: bool = True,
 ) -> Any:
-    """Group normalisation by a layer normalisation of each group.
+    """Group normalisation by a layer normalisation of each group, or by means where a group is one channel.
 
     Args:
         input: Tensor of shape ``(N, C, ...)``.
@@ -110,13 +110,18 @@ def group_norm(
         cudnn_enabled: Says nothing here.
 
     Returns:
-        The normalised tensor; ``NotImplemented`` where a size that a group spans is not known.
+        The normalised tensor; ``NotImplemented`` where a size that a group of several channels spans is not known.
     """
     del cudnn_enabled
-    if not all(isinstance(size, int) for size in input.shape[1:]):
+    if all(isinstance(size, int) for size in input.shape[1:]):
+        parted = input.reshape(input.shape[0], groups, math.prod(input.shape[1:]) // groups)
+        normal = torch.layer_norm(parted, parted.shape[-1:], eps=eps).reshape(input.shape)
+    elif groups == input.shape[1]:
+        places = list(range(2, input.ndim))
+        centred = input - input.mean(places, keepdim=True)
+        normal = centred * torch.rsqrt((centred * centred).mean(places, keepdim=True) + eps)
+    else:
         return NotImplemented
-    parted = input.reshape(input.shape[0], groups, math.prod(input.shape[1:]) // groups)
-    normal = torch.layer_norm(parted, parted.shape[-1:], eps=eps).reshape(input.shape)
     per_channel = (input.shape[1], *[1] * (input.ndim - 2))
     normal = normal if weight is None else normal * weight.reshape(per_channel)
     return normal if bias is None else normal + bias.reshape(per_channel)

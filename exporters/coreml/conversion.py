@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.export import ExportedProgram
 
 from exporters.capture import capture
 from exporters.coreml.decomposition import supported
@@ -64,7 +65,7 @@ def converted(network: Network, settings: Settings) -> Iterator[tuple[Any, tuple
             why = "enumerated shapes need it"
         else:
             try:
-                program = supported(capture(network))
+                program = _in_known_operators(capture(network))
                 model = _convert(program, network.signature, settings, folder)
             except (CaptureError, ConversionError) as error:
                 if set(network.signature.dimensions) <= {BATCH}:
@@ -77,6 +78,16 @@ def converted(network: Network, settings: Settings) -> Iterator[tuple[Any, tuple
             _convert(_traced(network), network.signature, settings, folder),
             (f"Converted through torch.jit.trace: {why}",),
         )
+
+
+def _in_known_operators(program: ExportedProgram) -> ExportedProgram:
+    try:
+        return supported(program)
+    except TORCH_ERRORS as error:
+        raise ConversionError(
+            f"`model` must be convertible to Core ML, but PyTorch cannot write it in the operators of coremltools: "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def _traced(network: Network) -> Any:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
 
-from exporters.coreml.shapes import with_plain_shapes
+from exporters.coreml.shapes import read_sizes, with_plain_shapes
 from exporters.decompositions import COMMON_DECOMPOSITIONS, gelu, group_norm
 from exporters.mil.toolkit import is_torch_fx_node_supported
 from exporters.quiet import errors_only
@@ -40,6 +40,7 @@ def supported(program: ExportedProgram) -> ExportedProgram:
     while missing := {node.target for node in program.graph.nodes if _is_lacking(node, table)} - tried:
         program = program.run_decompositions({target: table[target] for target in missing})
         tried |= missing
+    read_sizes(program)
     return program
 
 

@@ -1,4 +1,4 @@
-"""Shapes as Core ML takes them: known sizes written out, at most five dimensions."""
+"""Shapes as Core ML takes them: known sizes written out, others read off tensors, at most five dimensions."""
 
 import itertools
 import math
@@ -37,6 +37,42 @@ def with_plain_shapes(program: ExportedProgram) -> ExportedProgram:
     program.graph_module.recompile()
     plain: ExportedProgram = program.run_decompositions({})
     return plain
+
+
+def read_sizes(program: ExportedProgram) -> None:
+    """Replace sizes that are computed from others by those of tensors that have them, where there is one before.
+
+    The converter computes with sizes in floating point. Tracing the program again would undo this.
+
+    Args:
+        program: The program, which is changed.
+    """
+    graph = program.graph
+    sizes: dict[Any, fx.Node] = {}
+    for node in list(graph.nodes):
+        for computed in filter(_is_computed_size, node.all_input_nodes):
+            found = sizes.get(computed.meta["val"].node.expr)
+            if found is not None and not _is_computed_size(node):
+                node.replace_input_with(computed, found)
+        value = node.meta.get("val")
+        if node.op != "call_function" or not isinstance(value, torch.Tensor):
+            continue
+        for axis, size in enumerate(value.shape):
+            if isinstance(size, torch.SymInt) and size.node.expr not in sizes:
+                with graph.inserting_after(node):
+                    sizes[size.node.expr] = _size_of(node, axis)
+    graph.eliminate_dead_code()
+    program.graph_module.recompile()
+
+
+def _is_computed_size(node: fx.Node) -> bool:
+    return isinstance(node.meta.get("val"), torch.SymInt) and node.target is not _aten.sym_size.int
+
+
+def _size_of(node: fx.Node, axis: int) -> fx.Node:
+    size = node.graph.call_function(_aten.sym_size.int, (node, axis))
+    size.meta["val"] = node.meta["val"].shape[axis]
+    return size
 
 
 def _name_sizes(node: fx.Node) -> None:

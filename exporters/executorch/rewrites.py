@@ -135,7 +135,8 @@ def _layer_norm(
 
 
 def _group_norm(x: Tensor, *arguments: Any) -> Any:
-    return group_norm(x, *arguments) if x.dtype == torch.float32 else NotImplemented
+    known = _are_known(x.shape[1:])
+    return group_norm(x, *arguments) if known and x.dtype == torch.float32 else NotImplemented
 
 
 def _normalise(x: Tensor, eps: float) -> Tensor:

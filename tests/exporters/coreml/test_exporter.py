@@ -64,6 +64,20 @@ def test_groups_are_normalised_in_a_batch_of_any_size(image, tmp_path, affine):
     assert artifact.parity.outputs[0].relative_l2 < 1e-6
 
 
+@pytest.mark.parametrize("affine", [True, False])
+def test_channels_are_normalised_over_any_length_in_a_batch_of_any_size(tmp_path, affine):
+    net = nn.Sequential(nn.Conv1d(1, 8, 10, stride=5), nn.GroupNorm(8, 8, affine=affine)).eval()
+    for parameter in net[1].parameters():
+        nn.init.uniform_(parameter)
+    spec = exporters.ExportSpec(
+        inputs=(exporters.TensorSpec("input", ("batch", 1, "time"), "float32", value_range=(-1.0, 1.0)),),
+        dimensions={"batch": exporters.DimensionRange(1, 3), "time": exporters.DimensionRange(40, 200)},
+    )
+    artifact = exporters.export(net, spec, to="coreml", path=tmp_path / "n.mlpackage")
+    assert not any("torch.jit.trace" in note for note in artifact.notes)
+    assert artifact.parity.outputs[0].relative_l2 < 1e-6
+
+
 def test_a_scale_and_a_shift_are_exact(image, tmp_path):
     class Affine(nn.Module):
         def __init__(self):
@@ -154,6 +168,16 @@ class Determinant(nn.Module):
 def test_an_operator_that_cannot_be_converted_is_named(tmp_path):
     with pytest.raises(ConversionError, match=r"coremltools raised .*det"):
         exporters.export(Determinant(), torch.randn(1, 3, 3), to="coreml", path=tmp_path / "n.mlpackage")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_graph_that_pytorch_cannot_decompose_is_refused(small_net, image, tmp_path, monkeypatch):
+    def undone(*_):
+        raise ValueError("Cannot view a tensor with shape (2, 3)")
+
+    monkeypatch.setattr("torch.export.ExportedProgram.run_decompositions", undone)
+    with pytest.raises(ConversionError, match=r"operators of coremltools: ValueError: Cannot view a tensor"):
+        exporters.export(small_net, image, to="coreml", path=tmp_path / "n.mlpackage")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import exporters
-from exporters.coreml.shapes import with_plain_shapes
+from exporters.coreml.shapes import read_sizes, with_plain_shapes
 
 
 class Permuted(nn.Module):
@@ -51,6 +51,28 @@ def test_a_size_that_is_known_is_written_out():
     program = with_plain_shapes(captured(Heads(), torch.randn(3, 48)))
     (view,) = program.graph.find_nodes(op="call_function", target=torch.ops.aten.view.default)
     assert view.args[1][1:] == [4, 12]
+
+
+def test_sizes_are_read_off_tensors_that_have_them():
+    class Strided(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Conv1d(1, 4, 3, 2), nn.Conv1d(4, 8, 3, 2)
+
+        def forward(self, sound):
+            features = self.second(self.first(sound)).transpose(1, 2)
+            length = features.shape[1]
+            before = torch.arange(length)[None, :] <= torch.arange(length)[:, None]
+            return features.reshape(sound.shape[0], length, 2, 4).sum(2) * 2, before.expand(sound.shape[0], -1, -1)
+
+    model, sound = Strided(), torch.randn(3, 1, 48)
+    batch, time = torch.export.Dim("batch", min=1, max=8), torch.export.Dim("time", min=20, max=90)
+    program = torch.export.export(model, (sound,), dynamic_shapes=({0: batch, 2: time},))
+    read_sizes(program)
+    left = [node.target for node in program.graph.nodes if isinstance(node.meta.get("val"), torch.SymInt)]
+    assert set(left) == {torch.ops.aten.sym_size.int}
+    for example in (sound, sound[:1, :, :33]):
+        torch.testing.assert_close(program.module()(example), model(example))
 
 
 class Windows(nn.Module):
