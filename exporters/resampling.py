@@ -108,9 +108,17 @@ def resample(
     axes = [_Axis(*numbers, align_corners) for numbers in zip(input.shape[-2:], lengths, factors, strict=True)]
     if mode.startswith("nearest"):
         down, across = (axis.nearest(0.5 * (mode == "nearest-exact")) for axis in axes)
-        return input.index_select(2, down).index_select(3, across)
+        output = input.contiguous().index_select(2, down).index_select(3, across)
+        return output.contiguous(memory_format=_memory_format(input))
     down, across = (axis.matrix(mode, antialias=antialias).to(input.dtype) for axis in axes)
-    return F.linear(F.linear(input, across).mT, down).mT
+    output = F.linear(F.linear(input, across).mT, down).mT
+    # As PyTorch's operators do; the program may view the result without its channels in between.
+    return output.contiguous(memory_format=_memory_format(input))
+
+
+def _memory_format(images: Tensor) -> torch.memory_format:
+    is_last = images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
+    return torch.channels_last if is_last else torch.contiguous_format
 
 
 class _Axis:

@@ -12,6 +12,7 @@ from torch.export import ExportedProgram
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from exporters.decompositions import fold, gelu, group_norm
+from exporters.resampling import BICUBIC, RESAMPLING_DECOMPOSITIONS
 
 aten = torch.ops.aten
 
@@ -281,6 +282,8 @@ _RULES: Mapping[OpOverload, Callable[..., Any]] = {
     aten.roll.default: _roll,
     aten.select.int: _select,
     aten.unbind.int: _unbind,
+    # PyTorch's rule looks pixels up by four indices, for which the kernel demands one order of dimensions.
+    BICUBIC: RESAMPLING_DECOMPOSITIONS[BICUBIC],
 }
 _XNNPACK_RULES: Mapping[OpOverload, Callable[..., Any]] = {
     # XNNPACK's converter takes the approximate kind for the exact one.

@@ -55,6 +55,14 @@ def test_every_way_to_say_a_size_is_understood(arguments, recompute):
     torch.testing.assert_close(actual, F.interpolate(image, **options), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_the_result_lies_in_memory_as_pytorchs_does(kind, memory_format):
+    image = torch.randn(2, 3, 20, 24).to(memory_format=memory_format)
+    expected = F.interpolate(image, size=(7, 30), **KINDS[kind])
+    assert resample(image, (7, 30), None, **KINDS[kind]).stride() == expected.stride()
+
+
 class Resized(nn.Module):
     """An image, and whatever it is resized to."""
 
@@ -87,20 +95,23 @@ def test_mistakes_are_those_of_pytorch(antialias):
 
 
 class Positioned(nn.Module):
-    """Patches with positions of another grid, and their map at the size of the image."""
+    """Tokens of patches with positions of another grid, channels last, and their map at the size of the image."""
 
     KINDS = ("nearest", "nearest-exact", "bilinear, aligned", "bicubic", "bicubic, antialiased")
 
     def __init__(self):
         super().__init__()
         self.patches = nn.Conv2d(3, 4, 4, 4)
-        self.positions = nn.Parameter(torch.randn(len(self.KINDS), 4, 6, 7))
+        self.positions = nn.Parameter(torch.randn(len(self.KINDS), 6, 7, 4))
 
     def forward(self, image: Tensor) -> Tensor:
-        features = self.patches(image)
+        patches = self.patches(image)
+        size = patches.shape[-2:]
+        tokens = patches.flatten(2).mT
         for positions, kind in zip(self.positions, self.KINDS, strict=True):
-            features = features + F.interpolate(positions[None], size=features.shape[-2:], **KINDS[kind])
-        return F.interpolate(features, size=image.shape[-2:], mode="bilinear")
+            grid = F.interpolate(positions[None].permute(0, 3, 1, 2), size=size, **KINDS[kind])
+            tokens = tokens + grid.permute(0, 2, 3, 1).view(1, -1, 4)
+        return F.interpolate(tokens.mT.reshape(1, 4, *size), size=image.shape[-2:], mode="bilinear")
 
 
 @pytest.mark.slow
