@@ -10,7 +10,7 @@ from torch.utils._sympy.value_ranges import bound_sympy
 
 from exporters.errors import CaptureError
 from exporters.network import TORCH_ERRORS, Network
-from exporters.resampling import PlainResampling
+from exporters.plain import PlainOperators
 from exporters.signature import BATCH, DimensionRange
 
 _QUANTIZED = "quantized_decomposed"
@@ -91,7 +91,7 @@ def _export_with(network: Network, dimensions: Mapping[str, Any]) -> ExportedPro
         {axis: dimensions[size] for axis, size in enumerate(spec.shape) if isinstance(size, str)}
         for spec in network.signature.inputs
     )
-    with torch.no_grad(), PlainResampling():
+    with torch.no_grad(), PlainOperators():
         return torch.export.export(network.module, network.example, dynamic_shapes=(shapes,))
 
 

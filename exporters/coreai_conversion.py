@@ -7,9 +7,10 @@ from typing import Any
 import torch
 import torch.ao.quantization.fx._decomposed
 from torch import Tensor
+from torch._decomp import get_decompositions
 from torch.export import ExportedProgram
 
-from exporters.decompositions import COMMON_DECOMPOSITIONS, Decomposition
+from exporters.decompositions import COMMON_DECOMPOSITIONS, Decomposition, variance
 from exporters.errors import ConversionError
 from exporters.network import TORCH_ERRORS
 from exporters.quiet import errors_only, no_progress_bars
@@ -120,10 +121,18 @@ def _nearest(input: Tensor, *arguments: Any) -> Any:
     )
 
 
+def _elu(input: Tensor, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Tensor:
+    below = torch.expm1(input.clamp(max=0) * input_scale) * (alpha * scale)
+    return torch.where(input > 0, input * scale, below)
+
+
 # NFNets standardise their weights with batch norm.
 _MISSING: Mapping[Any, Decomposition] = {
     torch.ops.aten._native_batch_norm_legit.no_stats: _batch_norm_of_batch,  # noqa: SLF001
     torch.ops.aten.avg_pool1d.default: _average_pool_of_rows,
+    torch.ops.aten.elu.default: _elu,
+    torch.ops.aten.var.correction: variance,
+    **get_decompositions([torch.ops.aten.grid_sampler_2d.default]),
     # coreai-torch takes the nearest sample as with half a step less.
     NEAREST: _nearest,
 }

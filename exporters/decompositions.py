@@ -76,6 +76,65 @@ def average_pool(
     return pool(padded, kernel, step) / pool(F.pad(counted, outer), kernel, step)
 
 
+def adaptive_pool(reduce: Callable[..., Tensor], rank: int, input: Tensor, output_size: Sequence[int]) -> Any:
+    """Adaptive pooling by means or maxima over the windows of one dimension after the other.
+
+    Args:
+        reduce: ``torch.mean`` or ``torch.amax``, of a tensor over a dimension.
+        rank: Number of pooled dimensions, the last ones of ``input``.
+        input: Tensor of shape ``(N, C, ...)``.
+        output_size: Number of windows in every pooled dimension.
+
+    Returns:
+        The pooled tensor; ``NotImplemented`` where a size that is cut into windows is not known.
+    """
+    counts = _each(output_size, rank)
+    if set(counts) == {1}:
+        return reduce(input, list(range(-rank, 0)), keepdim=True)
+    if not all(isinstance(size, int) for size in input.shape[-rank:]):
+        return NotImplemented
+    for axis, count in enumerate(counts, start=-rank):
+        size = input.shape[axis]
+        ends = [(place * size // count, -(-(place + 1) * size // count)) for place in range(count)]
+        windows = [reduce(input.narrow(axis, start, end - start), axis, keepdim=True) for start, end in ends]
+        input = input if count == size else torch.cat(windows, axis)
+    return input
+
+
+def adaptive_max_pool(input: Tensor, output_size: Sequence[int]) -> Any:
+    """Adaptive pooling by maxima in two dimensions.
+
+    Args:
+        input: Tensor of shape ``(N, C, H, W)``.
+        output_size: Number of windows in height and width.
+
+    Returns:
+        The maxima, and -1 for each of their places, which no runtime says; ``NotImplemented`` where a size is not
+        known.
+    """
+    pooled = adaptive_pool(torch.amax, 2, input, output_size)
+    if pooled is NotImplemented:
+        return NotImplemented
+    return pooled, torch.full_like(pooled, -1, dtype=torch.int64)
+
+
+def pad_circularly(input: Tensor, pad: Sequence[int]) -> Tensor:
+    """A tensor continued by its own other end.
+
+    Args:
+        input: Tensor of any shape.
+        pad: Elements before and after it, at most as many as it has, of the last dimension first.
+
+    Returns:
+        The longer tensor.
+    """
+    for axis, (before, after) in enumerate(zip(pad[::2], pad[1::2], strict=True), start=1):
+        size = input.shape[-axis]
+        parts = [input.narrow(-axis, size - before, before), input, input.narrow(-axis, 0, after)]
+        input = torch.cat([part for part, count in zip(parts, (before, 1, after), strict=True) if count], -axis)
+    return input
+
+
 def gelu(input: Tensor, *, approximate: str = "none") -> Any:
     """The approximation of GELU by a hyperbolic tangent, in operators of its own.
 
@@ -162,6 +221,49 @@ def unfold(
     return torch.stack(parts, 2).reshape(columns)
 
 
+def frames(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
+    """Windows of one dimension, such as frames of sound, looked up by their indices.
+
+    Args:
+        input: Tensor of any shape.
+        dimension: The dimension that is cut.
+        size: Length of a window.
+        step: Distance of two windows.
+
+    Returns:
+        The tensor with windows for elements in ``dimension``, and their elements last.
+    """
+    dimension %= input.ndim
+    count = (input.shape[dimension] - size) // step + 1
+    places = torch.arange(count).unsqueeze(1) * step + torch.arange(size)
+    windows = input.index_select(dimension, places.flatten())
+    cut = windows.reshape(*input.shape[:dimension], count, size, *input.shape[dimension + 1 :])
+    return cut.movedim(dimension + 1, -1)
+
+
+def variance(
+    input: Tensor, dim: Sequence[int] | None = None, *, correction: float | None = None, keepdim: bool = False
+) -> Any:
+    """Variance by means.
+
+    Args:
+        input: Tensor of any shape.
+        dim: Dimensions over which it is computed; ``None`` for all.
+        correction: What the number of elements is made smaller by; ``None`` for 1.
+        keepdim: Whether these dimensions stay, with a size of 1.
+
+    Returns:
+        The variance; ``NotImplemented`` where a size is not known.
+    """
+    axes = list(range(input.ndim)) if not dim else [axis % input.ndim for axis in dim]
+    sizes = [input.shape[axis] for axis in axes]
+    if not all(isinstance(size, int) for size in sizes):
+        return NotImplemented
+    count = math.prod(sizes)
+    centred = input - input.mean(axes, keepdim=True)
+    return (centred * centred).sum(axes, keepdim=keepdim) / max(count - (1 if correction is None else correction), 0)
+
+
 def fold(
     input: Tensor,
     output_size: Sequence[int],
@@ -216,7 +318,10 @@ def _spread(lines: Tensor, step: int, *, first: int, length: int) -> Tensor:
 COMMON_DECOMPOSITIONS: dict[Any, Decomposition] = {
     aten.as_strided.default: as_strided,
     aten.im2col.default: unfold,
+    aten.unfold.default: frames,
     aten.col2im.default: fold,
+    aten.adaptive_avg_pool1d.default: functools.partial(adaptive_pool, torch.mean, 1),
+    aten.adaptive_max_pool2d.default: adaptive_max_pool,
     **{getattr(aten, f"avg_pool{rank}d").default: functools.partial(average_pool, rank) for rank in (1, 2, 3)},
 }
 """What several converters need, by operator; beside PyTorch's own table."""

@@ -1,78 +1,16 @@
 """Images brought to another size by products with matrices, where converters fail or err."""
 
 import functools
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 aten = torch.ops.aten
-_INTERPOLATE = inspect.signature(F.interpolate)
 # Keys's kernel as libraries for images and PyTorch with antialiasing have it, and as PyTorch has it without.
 _SOFT, _SHARP = -0.5, -0.75
-
-
-class PlainResampling(TorchFunctionMode):
-    """Inside, `interpolate` resamples by matrices where no converter, or not every one, does what PyTorch does.
-
-    That is with antialiasing, as vision transformers resample their position embeddings, and with ``nearest-exact``
-    between sizes that are not known. The matrices of sizes that are not known are computed in the graph.
-
-    Example:
-        >>> image = torch.rand(1, 3, 8, 8)
-        >>> expected = F.interpolate(image, size=(3, 5), mode="bicubic", antialias=True)
-        >>> with PlainResampling():
-        ...     found = F.interpolate(image, size=(3, 5), mode="bicubic", antialias=True)
-        >>> torch.allclose(found, expected, atol=1e-5)
-        True
-    """
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        """Call ``func``, or what stands for it."""
-        del types
-        if func is F.interpolate:
-            call = _INTERPOLATE.bind(*args, **(kwargs or {}))
-            call.apply_defaults()
-            if _is_refused(**call.arguments):
-                return _interpolate(**call.arguments)
-        return func(*args, **(kwargs or {}))
-
-
-def _is_refused(input: Tensor, size: Any, scale_factor: Any, mode: str, antialias: bool, **_options: Any) -> bool:
-    if input.ndim != 4 or (size is None) == (scale_factor is None):
-        return False
-    if antialias:
-        return mode in ("bilinear", "bicubic")
-    sizes = (*input.shape[-2:], *_pair(size))
-    return mode == "nearest-exact" and any(isinstance(length, torch.SymInt) for length in sizes)
-
-
-def _interpolate(
-    input: Tensor,
-    size: Any,
-    scale_factor: Any,
-    mode: str,
-    align_corners: bool | None,
-    recompute_scale_factor: bool | None,
-    antialias: bool,
-) -> Tensor:
-    factors = None if scale_factor is None else _pair(scale_factor)
-    if factors is not None and recompute_scale_factor:
-        size, factors = _scaled(input, factors), None
-    return resample(
-        input,
-        None if size is None else _pair(size),
-        factors,
-        mode=mode,
-        align_corners=bool(align_corners),
-        antialias=antialias,
-    )
 
 
 def resample(
@@ -104,7 +42,7 @@ def resample(
         tensor([[[[0.5000, 2.5000]]]])
     """
     factors = (None, None) if scale_factors is None or align_corners else scale_factors
-    lengths = output_size or _scaled(input, scale_factors or ())
+    lengths = output_size or scaled_sizes(input, scale_factors or ())
     axes = [_Axis(*numbers, align_corners) for numbers in zip(input.shape[-2:], lengths, factors, strict=True)]
     if mode.startswith("nearest"):
         down, across = (axis.nearest(0.5 * (mode == "nearest-exact")) for axis in axes)
@@ -182,7 +120,8 @@ def _cubic(distances: Tensor, slope: float) -> Tensor:
     return inner + slope * (((far - 5) * far + 8) * far - 4)
 
 
-def _scaled(input: Tensor, factors: Sequence[float]) -> list[Any]:
+def scaled_sizes(input: Tensor, factors: Sequence[float]) -> list[Any]:
+    """Height and width of images times factors, rounded down."""
     return [_times(size, float(factor)) for size, factor in zip(input.shape[-2:], factors, strict=True)]
 
 
@@ -191,10 +130,6 @@ def _times(size: Any, factor: float) -> Any:
     if factor.is_integer():
         return size * int(factor)
     return size // int(1 / factor) if (1 / factor).is_integer() else torch.sym_int(size * factor)
-
-
-def _pair(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, Sequence) else (value, value)
 
 
 def has_whole_factors(input: Tensor, output_size: Sequence[Any] | None, factors: Sequence[float] | None) -> bool:

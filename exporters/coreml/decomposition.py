@@ -1,6 +1,7 @@
 """Operators that the converter lacks, replaced by those that it has."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 
 from exporters.coreml.shapes import read_sizes, with_plain_shapes
-from exporters.decompositions import COMMON_DECOMPOSITIONS, gelu, group_norm
+from exporters.decompositions import COMMON_DECOMPOSITIONS, adaptive_pool, gelu, group_norm
 from exporters.mil.toolkit import is_torch_fx_node_supported
 from exporters.quiet import errors_only
 from exporters.resampling import BICUBIC, BILINEAR, RESAMPLING_DECOMPOSITIONS, has_whole_factors
@@ -29,10 +30,12 @@ def supported(program: ExportedProgram) -> ExportedProgram:
         **torch.export.default_decompositions(),
         **COMMON_DECOMPOSITIONS,
         **RESAMPLING_DECOMPOSITIONS,
+        torch.ops.aten.adaptive_avg_pool2d.default: functools.partial(adaptive_pool, torch.mean, 2),
         torch.ops.aten.alias.default: lambda tensor: tensor,
         torch.ops.aten.cosine_similarity.default: _cosine_similarity,
         torch.ops.aten.gelu.default: gelu,
         torch.ops.aten.group_norm.default: group_norm,
+        torch.ops.aten.rms_norm.default: _rms_norm,
     }
     program = with_plain_shapes(program)
     tried: set[Any] = set()
@@ -49,11 +52,30 @@ def _cosine_similarity(first: Tensor, second: Tensor, dim: int = 1, eps: float =
     return (first * second).sum(dim)
 
 
-# The converter has translations of these: of cosine similarity one that demands arguments that a program leaves out, of
+def _rms_norm(
+    input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, eps: float | None = None
+) -> Tensor:
+    axes = list(range(-len(normalized_shape), 0))
+    small = torch.finfo(input.dtype).eps if eps is None else eps
+    normal = input * torch.rsqrt(input.square().mean(axes, keepdim=True) + small)
+    return normal if weight is None else normal * weight
+
+
+# The converter has translations of these: of the first two ones that demand arguments that a program leaves out, of
 # `col2im` one for windows that do not overlap in a batch of one size.
-_ALWAYS = (torch.ops.aten.cosine_similarity.default, torch.ops.aten.col2im.default)
+_ALWAYS = (
+    torch.ops.aten.cosine_similarity.default,
+    torch.ops.aten.rms_norm.default,
+    torch.ops.aten.col2im.default,
+)
 # The converter writes a shape in between as a constant, which a batch of any size has not.
-_CONSTANT_SHAPES = (torch.ops.aten.group_norm.default, torch.ops.aten.im2col.default)
+_CONSTANT_SHAPES = (
+    torch.ops.aten.adaptive_avg_pool1d.default,
+    torch.ops.aten.adaptive_avg_pool2d.default,
+    torch.ops.aten.adaptive_max_pool2d.default,
+    torch.ops.aten.group_norm.default,
+    torch.ops.aten.im2col.default,
+)
 
 
 def _is_lacking(node: fx.Node, table: Mapping[Any, Any]) -> bool:

@@ -11,7 +11,7 @@ from torch._ops import OpOverload
 from torch.export import ExportedProgram
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
-from exporters.decompositions import fold, gelu, group_norm
+from exporters.decompositions import adaptive_max_pool, fold, gelu, group_norm
 from exporters.resampling import BICUBIC, RESAMPLING_DECOMPOSITIONS
 
 aten = torch.ops.aten
@@ -274,6 +274,7 @@ _CLAMPS: Mapping[OpOverload, tuple[float | None, float | None]] = {
     aten.relu6.default: (0.0, 6.0),
 }
 _RULES: Mapping[OpOverload, Callable[..., Any]] = {
+    aten.adaptive_max_pool2d.default: adaptive_max_pool,
     aten.alias.default: lambda x: x,
     aten.col2im.default: fold,
     aten.scaled_dot_product_attention.default: _attention,

@@ -218,7 +218,7 @@ def test_a_failure_while_it_runs_names_the_inputs(tmp_path, monkeypatch):
         dimensions={"height": size, "width": size},
     )
     # Without this coreai-torch gets an operator that it translates into one that its runtime refuses.
-    monkeypatch.setattr("exporters.capture.PlainResampling", contextlib.nullcontext)
+    monkeypatch.setattr("exporters.capture.PlainOperators", contextlib.nullcontext)
     with pytest.raises(ExportError, match=r"run on `image` of shape \(1, 3, 32, 32\), but Core AI failed: .*Kernel"):
         exporters.export(Positioned(), spec, to="coreai", path=tmp_path / "n.aimodel")
     assert list(tmp_path.iterdir()) == []

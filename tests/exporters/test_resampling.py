@@ -9,7 +9,8 @@ import exporters
 from exporters import DimensionRange, ExportSpec, TensorSpec
 from exporters.capture import capture
 from exporters.network import prepare
-from exporters.resampling import PlainResampling, resample
+from exporters.plain import PlainOperators
+from exporters.resampling import resample
 from exporters.runtimes import EXPORTERS, import_runtime
 
 KINDS = {
@@ -50,7 +51,7 @@ def test_every_way_to_say_a_size_is_understood(arguments, recompute):
     if "scale_factor" in arguments:
         options["recompute_scale_factor"] = recompute
     image = torch.randn(1, 2, 20, 24)
-    with PlainResampling():
+    with PlainOperators():
         actual = F.interpolate(image, **options)
     torch.testing.assert_close(actual, F.interpolate(image, **options), rtol=0, atol=1e-5)
 
@@ -90,7 +91,7 @@ def test_only_what_converters_do_not_know_is_replaced(options, stays):
 
 @pytest.mark.parametrize("antialias", [False, True])
 def test_mistakes_are_those_of_pytorch(antialias):
-    with PlainResampling(), pytest.raises(ValueError, match="only one of size or scale_factor"):
+    with PlainOperators(), pytest.raises(ValueError, match="only one of size or scale_factor"):
         F.interpolate(torch.randn(1, 3, 8, 8), size=4, scale_factor=2, mode="bilinear", antialias=antialias)
 
 
