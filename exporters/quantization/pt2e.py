@@ -183,9 +183,10 @@ def _batch_norm(*arguments: Any) -> Any:
 
 
 def _swap_targets(model: fx.GraphModule, targets: Mapping[Any, Any]) -> None:
-    """Call other functions: a batch norm that is not seen is not looked for behind convolutions, which takes a minute.
+    """Call other functions in a graph.
 
-    Those behind convolutions were folded before; of training, which alone needs that search, none is left here.
+    A batch norm that is not seen is not looked for behind convolutions, which takes half a minute: those there were
+    folded before, and of training, which alone needs that search, none is left.
     """
     for node in model.graph.nodes:
         node.target = targets.get(node.target, node.target)
