@@ -1,7 +1,7 @@
 import asyncio
-import contextlib
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ import exporters
 from exporters.coreai import CoreAIExporter
 from exporters.errors import ConversionError, ExportError, ParityError
 from exporters.quantization.fake import calibrate, prepare_qat
+from exporters.sessions.coreai import CoreAISession
 from exporters.sessions.pytorch import torch_threads
 
 from coreai.authoring.asset import AIModelAsset  # isort: skip - after exporters, which silence it
@@ -202,26 +203,14 @@ def test_a_damaged_asset_is_named(tmp_path, broken_exporter):
         exporters.export(nn.ReLU(), torch.randn(1, 2), to=exporter, path=tmp_path / "n.aimodel")
 
 
-def test_a_failure_while_it_runs_names_the_inputs(tmp_path, monkeypatch):
-    class Positioned(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.patches, self.positions = nn.Conv2d(3, 4, 4, 4), nn.Parameter(torch.randn(1, 4, 6, 6))
-
-        def forward(self, image):
-            patches = self.patches(image)
-            return patches + F.interpolate(self.positions, size=patches.shape[-2:], mode="nearest-exact")
-
-    size = exporters.DimensionRange(32, 64, multiple=4)
-    spec = exporters.ExportSpec(
-        inputs=(exporters.TensorSpec("image", (1, 3, "height", "width"), "float32"),),
-        dimensions={"height": size, "width": size},
-    )
-    # Without this coreai-torch gets an operator that it translates into one that its runtime refuses.
-    monkeypatch.setattr("exporters.capture.PlainOperators", contextlib.nullcontext)
-    with pytest.raises(ExportError, match=r"run on `image` of shape \(1, 3, 32, 32\), but Core AI failed: .*Kernel"):
-        exporters.export(Positioned(), spec, to="coreai", path=tmp_path / "n.aimodel")
-    assert list(tmp_path.iterdir()) == []
+def test_a_failure_while_it_runs_names_the_inputs(tmp_path):
+    artifact = exporters.export(nn.Linear(4, 2), torch.randn(3, 4), to="coreai", path=tmp_path / "n.aimodel")
+    rows = exporters.TensorSpec("input", ("batch", 4), "float32")
+    claimed = replace(artifact.signature, inputs=(rows,), dimensions={"batch": exporters.DimensionRange(1, 4)})
+    session = CoreAISession(replace(artifact, signature=claimed), threads=1, precision="fp32")
+    assert session.run({"input": np.ones((3, 4), np.float32)})["output"].shape == (3, 2)
+    with pytest.raises(ExportError, match=r"run on `input` of shape \(2, 4\), but Core AI failed: "):
+        session.run({"input": np.ones((2, 4), np.float32)})
 
 
 def test_an_operator_that_core_ai_lacks_is_named(tmp_path):
