@@ -86,7 +86,8 @@ class Windows(nn.Module):
         patches = nn.functional.unfold(image, 4, stride=4).mean(1)
         columns = nn.functional.unfold(image, 3, padding=1, stride=2)
         overlapping = nn.functional.fold(columns.tanh(), (height, width), 3, padding=1, stride=2)
-        return windows.view(batch, -1), grid.view(batch, -1), patches, overlapping
+        dilated = nn.functional.unfold(image, 3, padding=1, stride=2, dilation=2).mean(1)
+        return windows.view(batch, -1), grid.view(batch, -1), patches, overlapping, dilated
 
 
 @pytest.mark.slow
