@@ -126,8 +126,8 @@ def _elu(input: Tensor, alpha: float = 1.0, scale: float = 1.0, input_scale: flo
     return torch.where(input > 0, input * scale, below)
 
 
-# NFNets standardise their weights with batch norm.
 _MISSING: Mapping[Any, Decomposition] = {
+    # NFNets standardise their weights with batch norm.
     torch.ops.aten._native_batch_norm_legit.no_stats: _batch_norm_of_batch,  # noqa: SLF001
     torch.ops.aten.avg_pool1d.default: _average_pool_of_rows,
     torch.ops.aten.elu.default: _elu,

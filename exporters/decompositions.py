@@ -95,9 +95,11 @@ def adaptive_pool(reduce: Callable[..., Tensor], rank: int, input: Tensor, outpu
         return NotImplemented
     for axis, count in enumerate(counts, start=-rank):
         size = input.shape[axis]
+        if count == size:
+            continue
         ends = [(place * size // count, -(-(place + 1) * size // count)) for place in range(count)]
         windows = [reduce(input.narrow(axis, start, end - start), axis, keepdim=True) for start, end in ends]
-        input = input if count == size else torch.cat(windows, axis)
+        input = torch.cat(windows, axis)
     return input
 
 
@@ -129,9 +131,12 @@ def pad_circularly(input: Tensor, pad: Sequence[int]) -> Tensor:
         The longer tensor.
     """
     for axis, (before, after) in enumerate(zip(pad[::2], pad[1::2], strict=True), start=1):
-        size = input.shape[-axis]
-        parts = [input.narrow(-axis, size - before, before), input, input.narrow(-axis, 0, after)]
-        input = torch.cat([part for part, count in zip(parts, (before, 1, after), strict=True) if count], -axis)
+        parts = [input]
+        if before:
+            parts.insert(0, input.narrow(-axis, input.shape[-axis] - before, before))
+        if after:
+            parts.append(input.narrow(-axis, 0, after))
+        input = torch.cat(parts, -axis)
     return input
 
 

@@ -12,24 +12,23 @@ from exporters.runtimes import EXPORTERS, import_runtime
 
 @pytest.mark.parametrize("pad", [(1, 2), (0, 3, 2, 0), (8, 0, 0, 9)])
 def test_circular_padding_is_that_of_pytorch(pad):
-    image = torch.randn(2, 3, 9, 8)
-    expected = F.pad(image, pad, mode="circular") if len(pad) == 4 else F.pad(image[0], pad, mode="circular")
+    image = torch.randn(2, 3, 9, 8) if len(pad) == 4 else torch.randn(3, 9, 8)
+    expected = F.pad(image, pad, mode="circular")
     with PlainOperators():
-        actual = F.pad(image if len(pad) == 4 else image[0], pad, mode="circular")
+        actual = F.pad(image, pad, mode="circular")
     torch.testing.assert_close(actual, expected, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("pad", [(10, 0, 0, 0), (-1, 0, 0, 0)])
-def test_circular_padding_that_pytorch_has_its_own_answer_to_is_left_to_it(pad):
+def test_padding_by_more_than_there_is_has_pytorchs_error():
+    with PlainOperators(), pytest.raises(RuntimeError, match="wrap"):
+        F.pad(torch.randn(2, 3, 9, 8), (10, 0, 0, 0), mode="circular")
+
+
+def test_circular_padding_may_cut():
     image = torch.randn(2, 3, 9, 8)
-    try:
-        expected = F.pad(image, pad, mode="circular")
-    except RuntimeError:
-        with PlainOperators(), pytest.raises(RuntimeError, match="wrap"):
-            F.pad(image, pad, mode="circular")
-        return
+    expected = F.pad(image, (-1, 0, 0, 0), mode="circular")
     with PlainOperators():
-        torch.testing.assert_close(F.pad(image, pad, mode="circular"), expected, rtol=0, atol=0)
+        torch.testing.assert_close(F.pad(image, (-1, 0, 0, 0), mode="circular"), expected, rtol=0, atol=0)
 
 
 class Rare(nn.Module):
@@ -52,6 +51,7 @@ class Rare(nn.Module):
         return {"scores": scores, "lines": lines, "spread": spread, "most": F.adaptive_max_pool2d(moved, 1)}
 
 
+# torch.onnx has no adaptive maxima over several windows, so that the two formats made by it refuse this network.
 @pytest.mark.slow
 @pytest.mark.parametrize("to", [to for to in EXPORTERS if to not in ("onnx", "tensorrt")])
 def test_rare_operators_are_those_of_pytorch_in_a_batch_of_any_size(to, tmp_path):
